@@ -1,0 +1,58 @@
+# Two commands do everything: `make demo` and `make test`. Both make the virtual environment first.
+VENV := .venv
+BIN := $(VENV)/bin
+PEERS := .venv-peers
+export CI
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help setup demo test lint docs bench lock debian-peers clean
+
+help:
+	@echo "make demo    one simulated ATM, an agent, a broker and a subscriber, for 45 seconds"
+	@echo "             make demo ARGS=--serve leaves them running and says what to try"
+	@echo "make test    all checks and tests; installs the Debian packages of the peers when it may"
+	@echo "make bench   the figures that README quotes"
+	@echo "make docs    write docs/points.md and docs/asyncapi.yaml again"
+	@echo "make lock    write the lock files again"
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: requirements/lock.txt pyproject.toml
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements/lock.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(PEERS)/installed: requirements/peers.lock.txt
+	python3 -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --require-hashes --requirement requirements/peers.lock.txt
+	touch $@
+
+debian-peers:
+	@tests/install-debian-peers
+
+demo: setup
+	$(BIN)/python -m hwsim.demo deploy/demo $(ARGS)
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: setup $(PEERS)/installed debian-peers lint
+	$(BIN)/pytest $(ARGS)
+
+docs: setup
+	$(BIN)/python docs/generate.py
+
+bench: setup debian-peers
+	$(BIN)/python -m bench $(ARGS)
+
+lock: setup
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra demo --universal --python-version 3.11 \
+	    --generate-hashes --no-header --quiet --output-file requirements/lock.txt
+	$(BIN)/uv pip compile requirements/peers.in --universal --python-version 3.11 \
+	    --generate-hashes --no-header --quiet --output-file requirements/peers.lock.txt
+
+clean:
+	rm -rf $(VENV) $(PEERS) run build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Tillwire: the open edge agent for ATM and POS hardware."""

@@ -1,0 +1,138 @@
+"""This file knows `tillwire ledger`: its last rows, one row, and whether the chain of hashes holds."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli import asking, printing, wording
+from agent.cli.options import ConfigFile, Json, Offline, Socket, StoreFile
+from agent.cli.printing import cell
+from agent.errors import ControlError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Facts = Mapping[str, Any]
+
+app = typer.Typer(name="ledger", help="The terminal's log that nobody can quietly change.", no_args_is_help=True)
+
+
+@app.command(epilog="Example: tillwire ledger tail -n 50")
+def tail(
+    count: Annotated[int, typer.Option("-n", "--number", min=1, max=100_000, help="How many rows.")] = 20,
+    as_json: Json = False,
+    socket: Socket = None,
+    config: ConfigFile = None,
+) -> None:
+    """Show the last rows, the newest at the end."""
+    printing.show(_read(asking.find_socket(socket, config), {"do": "ledger", "tail": count}), _table, as_json)
+
+
+@app.command(epilog="Example: tillwire ledger show 42")
+def show(
+    seq: Annotated[int, typer.Argument(min=1, metavar="SEQ", help="The row's number.")],
+    as_json: Json = False,
+    socket: Socket = None,
+    config: ConfigFile = None,
+) -> None:
+    """Show all of one row, with the hash that ties it to the rows before it."""
+    request = {"do": "ledger", "after": seq - 1, "limit": 1}
+    found = _read(asking.find_socket(socket, config), request)
+    if not found["rows"] or found["rows"][0]["row"]["seq"] != seq:
+        raise ControlError(f"there is no row {seq}: the last is {found['head']}", 2)
+    printing.show(found["rows"][0], _row, as_json)
+
+
+@app.command(epilog="Example: tillwire ledger verify --offline --store /var/lib/tillwire")
+def verify(
+    offline: Offline = False,
+    store: StoreFile = None,
+    as_json: Json = False,
+    socket: Socket = None,
+    config: ConfigFile = None,
+) -> None:
+    """Compute the whole chain of hashes again. Ends with 1 when a row is missing or was changed.
+
+    Write the head and its hash down: a later check that starts from them shows that nothing was cut off.
+    """
+    answers: Iterable[Facts]
+    if offline or store:
+        from agent import diagnose
+
+        answers = diagnose.verify(diagnose.find_store(store, config))
+    else:
+        answers = asking.ask(asking.find_socket(socket, config), {"do": "verify"})
+    result = _last(answers)
+    printing.show(result, _verdict, as_json)
+    raise typer.Exit(0 if "verified" in result else 1)
+
+
+def _read(path: Path, request: Facts) -> dict[str, Any]:
+    rows: list[asking.Answer] = []
+    for answer in asking.ask(path, request):
+        if "end" in answer:
+            return {"rows": rows, "head": answer["head"], "hash": answer["hash"]}
+        rows.append(answer)
+    raise asking.cut_short()
+
+
+def _last(answers: Iterable[Facts]) -> Facts:
+    """The verdict; on the way to it a bar on stderr, if a person looks."""
+    from rich.progress import Progress
+
+    drawing = printing.console(stderr=True)
+    with Progress(console=drawing, transient=True, disable=not drawing.is_terminal) as progress:
+        bar = progress.add_task("checking rows")
+        for answer in answers:
+            if "progress" not in answer:
+                return answer
+            done, total = answer["progress"]
+            progress.update(bar, completed=done, total=total)
+    raise asking.cut_short()
+
+
+def _table(found: Facts) -> "RenderableType":
+    from rich.table import Table
+
+    if not found["rows"]:
+        return cell("the ledger is empty")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("row", justify="right", no_wrap=True)
+    table.add_column("when", no_wrap=True)
+    table.add_column("device", no_wrap=True)
+    table.add_column("what")
+    for row in (entry["row"] for entry in found["rows"]):
+        table.add_row(
+            str(row["seq"]), wording.clock(row["at"]), cell(row.get("device", "")), cell(wording.sentence(row))
+        )
+    return table
+
+
+def _row(entry: Facts) -> "RenderableType":
+    from rich.table import Table
+
+    row = entry["row"]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    table.add_row("what", cell(wording.sentence(row), "bold"))
+    table.add_row("when", wording.clock(row["at"]))
+    for key, content in row.items():
+        table.add_row(cell(key), cell(content))
+    table.add_row("hash", entry["hash"])
+    return table
+
+
+def _verdict(result: Facts) -> "RenderableType":
+    if "verified" not in result:
+        return cell(
+            f"BROKEN at row {result['broken']}: {result['why']}\nKeep the store as it is: it is evidence. Copy it,"
+            " and tell the centre.",
+            "bold red",
+        )
+    return cell(
+        f"good: {result['verified']} rows, each fits its hash\nepoch {result['epoch']}, head {result['head']},"
+        f" hash {result['hash']}"
+    )

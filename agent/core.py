@@ -1,0 +1,198 @@
+"""This file knows what one drain of the queue becomes: the ledger rows, points and faults of one transaction.
+
+Pure: `step` takes the time and gives a Batch; the core thread (agent/service.py) commits it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.faults import Faults
+from agent.model import Batch, Change, Fault, Heard, Note, Operation, Outcome, Reading, StoredPoint, Value
+from agent.points import lookup
+from agent.watch import Watch
+
+SETTLE = 2.0
+"""Seconds in which points that come back after a silence are gathered into one `known` row."""
+
+URGENT_KINDS = frozenset(
+    {"fault.raised", "fault.cleared", "operation", "outcome", "start", "stop", "thread", "store"}
+)
+
+Item = Heard | Operation | Note
+
+
+@dataclass(slots=True)
+class _Returning:
+    """Points of one device that are known again, waiting to become one row."""
+
+    since: float
+    values: dict[str, Value] = field(default_factory=dict)
+
+
+class Core:
+    """Readings, operations and notes in, one Batch out.
+
+    boot    an id of this boot of the machine: monotonic times are only comparable within one
+    """
+
+    def __init__(self, watch: Watch, faults: Faults, boot: str) -> None:
+        self._watch = watch
+        self._faults = faults
+        self._boot = boot
+        self._returning: dict[str, _Returning] = {}
+        self._asked: dict[str, str] = {}
+
+    def step(self, items: Iterable[Item], now: float, wall_ms: int) -> Batch:
+        """What `items` and the time since the last step become. now: monotonic seconds; wall_ms: at `now`."""
+        moment = _Moment(now, wall_ms, self._boot, Batch())
+        for item in items:
+            match item:
+                case Heard(device, said):
+                    for word in said:
+                        self._heard(device, word, moment)
+                case Operation():
+                    self._asked[item.id] = item.device
+                    moment.row("operation", now, **_operation(item))
+                case Note(kind, fields):
+                    moment.row(kind, now, **fields)
+        self._age(moment)
+        for fault in self._faults.due(now, wall_ms):
+            moment.batch.raised.append(fault)
+            moment.row("fault.raised", now, **self._fault(fault))
+        self._settle(moment)
+        return moment.batch
+
+    def deadline(self) -> float:
+        """When a step is due even if nothing is heard (monotonic seconds)."""
+        settle = min((r.since + SETTLE for r in self._returning.values()), default=float("inf"))
+        return min(self._watch.deadline(), self._faults.deadline(), settle)
+
+    def finish(self, now: float, wall_ms: int, note: Note) -> Batch:
+        """The last batch of a planned stop: nothing that was gathered is left behind."""
+        for returning in self._returning.values():
+            returning.since = float("-inf")
+        return self.step([note], now, wall_ms)
+
+    def _heard(self, device: str, word: Reading | Outcome, moment: "_Moment") -> None:
+        if isinstance(word, Outcome):
+            asked = self._asked.pop(word.operation, device)
+            moment.row(
+                "outcome",
+                word.at,
+                device=asked,
+                id=word.operation,
+                result=word.result,
+                detail=word.detail,
+                raw=word.raw,
+            )
+            return
+        change = self._watch.take(device, word)
+        if change:
+            self._changed(change, moment)
+
+    def _changed(self, change: Change, moment: "_Moment") -> None:
+        point = lookup(change.point)
+        moment.keep(change)
+        if point.ledgered and change.was is not None and change.value is not None:
+            self._drop_returning(change)
+            extra: dict[str, Any] = {"raw": change.raw} if change.raw else {}
+            if change.inferred:
+                extra["inferred"] = True
+            moment.row(
+                "change",
+                change.at,
+                urgent=point.urgent,
+                device=change.device,
+                point=change.point,
+                value=change.value,
+                was=change.was,
+                **extra,
+            )
+        elif point.ledgered and change.value is not None:
+            returning = self._returning.setdefault(change.device, _Returning(moment.now))
+            returning.values[change.point] = change.value
+        for fault in self._faults.take(change, moment.now):
+            moment.batch.cleared.append(fault)
+            moment.row("fault.cleared", change.at, **self._fault(fault))
+
+    def _age(self, moment: "_Moment") -> None:
+        gone: dict[str, list[str]] = {}
+        for change in self._watch.expire(moment.now):
+            self._changed(change, moment)
+            self._drop_returning(change)
+            if lookup(change.point).ledgered:
+                gone.setdefault(change.device, []).append(change.point)
+        for device, points in gone.items():
+            moment.row("unknown", moment.now, urgent=True, device=device, points=sorted(points))
+
+    def _settle(self, moment: "_Moment") -> None:
+        for device, returning in list(self._returning.items()):
+            if returning.since + SETTLE <= moment.now:
+                del self._returning[device]
+                if returning.values:
+                    moment.row("known", moment.now, urgent=False, device=device, values=returning.values)
+
+    def _drop_returning(self, change: Change) -> None:
+        """A point that has changed or is unknown by now must not be reported as known by an older value."""
+        returning = self._returning.get(change.device)
+        if returning:
+            returning.values.pop(change.point, None)
+
+    def _fault(self, fault: Fault) -> Mapping[str, Any]:
+        return {
+            "device": fault.device,
+            "point": fault.point,
+            "code": fault.code,
+            "severity": self._faults.severity(fault),
+            "value": fault.value,
+            "raw": fault.raw,
+            "since": fault.since,
+        }
+
+
+@dataclass(slots=True)
+class _Moment:
+    """One step's time and what it has gathered."""
+
+    now: float
+    wall_ms: int
+    boot: str
+    batch: Batch
+
+    def wall(self, at: float) -> int:
+        return self.wall_ms - round((self.now - at) * 1000)
+
+    def row(self, kind: str, at: float, urgent: bool | None = None, **fields: Any) -> None:
+        """Add a ledger row about something that was seen at `at`."""
+        self.batch.rows.append(
+            {"at": self.wall(at), "up": round(at * 1000), "boot": self.boot, "kind": kind, **fields}
+        )
+        self.batch.urgent |= kind in URGENT_KINDS if urgent is None else urgent
+
+    def keep(self, change: Change) -> None:
+        """Store the point as the change leaves it: an unknown one keeps its last value and when it was seen."""
+        value = change.was if change.value is None else change.value
+        if value is None:
+            return
+        self.batch.points.append(
+            StoredPoint(
+                change.device,
+                change.point,
+                value,
+                change.value is not None,
+                self.wall(change.at),
+                change.raw,
+                change.inferred,
+            )
+        )
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    return {
+        "device": operation.device,
+        "id": operation.id,
+        "verb": operation.verb,
+        "by": operation.by,
+        "arguments": dict(operation.arguments),
+    }

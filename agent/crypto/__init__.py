@@ -1,0 +1,1 @@
+"""Keys and signatures; empty until the ledger's checkpoints and the key room arrive."""

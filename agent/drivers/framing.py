@@ -1,0 +1,98 @@
+"""This file knows how to cut a byte stream into frames: one deframer with a hard limit, and the checksums.
+
+A protocol brings one pure function, `measure`, that looks at the bytes collected so far and says what
+stands at their beginning. After a bad frame the deframer moves on by a single byte, so that whatever good
+frame hides in or behind the damage is still found.
+"""
+
+from collections.abc import Callable
+from functools import reduce
+from operator import xor
+
+MORE = 0
+BAD = -1
+
+Measure = Callable[[bytes], int]
+"""Length of the good frame at the start of the buffer, MORE (cannot tell yet) or BAD (no frame starts here)."""
+
+
+class Deframer:
+    """Collects bytes and hands out whole frames.
+
+    limit  the most bytes ever kept. A `measure` that still wants more at the limit is taken for BAD.
+    gap    seconds of silence after which an unfinished frame is given up; 0 means never.
+
+    `bad` counts damaged stretches: a run of skipped bytes is one, however long; `skipped` counts the bytes.
+    """
+
+    def __init__(self, measure: Measure, limit: int, gap: float = 0.0) -> None:
+        self._measure = measure
+        self._limit = limit
+        self._gap = gap
+        self._buffer = b""
+        self._last = 0.0
+        self._in_bad_run = False
+        self.bad = 0
+        self.skipped = 0
+
+    @property
+    def kept(self) -> int:
+        """Bytes of an unfinished frame."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes, now: float) -> list[bytes]:
+        """The whole frames that `data` completes, in order. Any slicing of a stream gives the same frames."""
+        frames = self.expire(now)
+        if data:
+            self._last = now
+        return frames + self._cut(data)
+
+    def expire(self, now: float) -> list[bytes]:
+        """Give up an unfinished frame whose line has been silent for longer than the gap.
+
+        Returns the frames that hid behind its beginning: a damaged head may have asked for more than there was.
+        """
+        frames: list[bytes] = []
+        if self._gap and now - self._last > self._gap:
+            while self._buffer:
+                self._skip()
+                frames += self._cut(b"")
+            self._in_bad_run = False
+        return frames
+
+    def drop(self) -> None:
+        """Forget an unfinished frame; it counts as damage."""
+        while self._buffer:
+            self._skip()
+        self._in_bad_run = False
+
+    def _cut(self, data: bytes) -> list[bytes]:
+        frames: list[bytes] = []
+        at = 0
+        while True:
+            piece = data[at : at + self._limit - len(self._buffer)]
+            at += len(piece)
+            self._buffer += piece
+            if not self._buffer:
+                return frames
+            size = self._measure(self._buffer)
+            if size > 0:
+                frames.append(self._buffer[:size])
+                self._buffer = self._buffer[size:]
+                self._in_bad_run = False
+            elif size == BAD or len(self._buffer) >= self._limit:
+                self._skip()
+            else:
+                return frames
+
+    def _skip(self) -> None:
+        if not self._in_bad_run:
+            self.bad += 1
+        self._in_bad_run = True
+        self.skipped += 1
+        self._buffer = self._buffer[1:]
+
+
+def xor_of(data: bytes) -> int:
+    """The block check character of most serial devices: XOR of all bytes (BCC, LRC)."""
+    return reduce(xor, data, 0)

@@ -1,0 +1,58 @@
+"""This file knows every way in which Tillwire fails, one sentence each.
+
+TillwireError
+├── ConfigError     the configuration cannot be used: names the key and what would be right
+├── LinkError       a device's port cannot be opened or was lost: carries one word for the cause
+├── StoreError      the store cannot be opened or written
+│   └── StoreCorrupt    the store's content is damaged
+├── LedgerError     the hash chain does not hold: names the row
+├── UplinkError     the broker cannot be reached, or refuses
+└── ControlError    a request on the local socket cannot be met
+
+Third-party errors are translated at the three borders (link, store, uplink) and on the control socket;
+inside, ours travel unchanged. Bad bytes from a device are never an exception.
+"""
+
+
+class TillwireError(Exception):
+    """Anything that a person can act on; its text is one sentence that says the next step."""
+
+
+class ConfigError(TillwireError):
+    """The configuration cannot be used."""
+
+
+class LinkError(TillwireError):
+    """A port cannot be opened, or was lost; `cause` is one of missing, busy, denied, unusable."""
+
+    def __init__(self, cause: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.cause = cause
+
+
+class StoreError(TillwireError):
+    """The store cannot be opened or written."""
+
+
+class StoreCorrupt(StoreError):
+    """The store's content is damaged."""
+
+
+class LedgerError(TillwireError):
+    """The hash chain does not hold; `seq` is the first row that proves it."""
+
+    def __init__(self, seq: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.seq = seq
+
+
+class UplinkError(TillwireError):
+    """The broker cannot be reached, or refuses."""
+
+
+class ControlError(TillwireError):
+    """A request on the local socket cannot be met; `status` is the exit code of the command that asked."""
+
+    def __init__(self, sentence: str, status: int = 3) -> None:
+        super().__init__(sentence)
+        self.status = status

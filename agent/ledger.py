@@ -1,0 +1,102 @@
+"""This file knows the hash chain: canonical bytes, linking, verification, and what the rows say about the points.
+
+    hash(0) = SHA-256("tillwire/v1" 0 terminal 0 epoch)
+    hash(n) = SHA-256(hash(n-1) || row(n))          row(n): the canonical bytes of row n, which hold its seq
+
+Canonical bytes are UTF-8 JSON with sorted keys and no spaces, made of objects, arrays, strings, integers, true,
+false and null only. Numbers with a fraction have no one spelling, so they are refused. Anyone can recompute the
+chain with a JSON parser and SHA-256; nothing here needs a key.
+
+Kinds of rows and the keys they carry beside seq, at (wall clock, ms), up (monotonic, ms), boot and kind:
+
+    start, stop     version, config (digest), store (how the store was found) | reason
+    change          device, point, value, was, and when there is any: raw, inferred
+    known           device, values {point: value}   points that are known again, unchanged, or for the first time
+    unknown         device, points [point]          points whose value is older than its max_age
+    fault.raised    device, point, code, severity, value, raw
+    fault.cleared   device, point, code, value
+    operation       device, verb, by, id, arguments
+    outcome         device, id, result, detail, raw
+    thread          name, error                     a thread that died and was started again
+    store           event, and what it names: a store that was set aside and its head
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agent.errors import LedgerError
+from agent.model import Value
+
+Row = dict[str, Any]
+View = dict[str, dict[str, Value | None]]
+
+
+def canonical(row: Mapping[str, Any]) -> bytes:
+    """The one spelling of a row. Raises ValueError for a number with a fraction."""
+    _refuse_fractions(row)
+    return json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+
+
+def genesis(terminal: str, epoch: str) -> bytes:
+    """The hash before the first row: it binds the chain to its terminal and epoch. 32 bytes."""
+    return hashlib.sha256(b"\0".join((b"tillwire/v1", terminal.encode(), epoch.encode()))).digest()
+
+
+def link(before: bytes, row: bytes) -> bytes:
+    """The hash after a row, from the hash before it (32 bytes each)."""
+    return hashlib.sha256(before + row).digest()
+
+
+def verify(rows: Iterable[tuple[int, bytes, bytes]], before: bytes, after_seq: int = 0) -> tuple[int, bytes]:
+    """Follow the chain over rows of (seq, canonical bytes, stored hash), in order, from the hash `before`.
+
+    Returns (seq, hash) of the last row. Raises LedgerError naming the first row that does not fit.
+    """
+    seq = after_seq
+    for number, row, stored in rows:
+        seq += 1
+        if number != seq:
+            raise LedgerError(seq, f"row {seq} is missing: the next row found is {number}")
+        before = link(before, row)
+        if before != stored:
+            raise LedgerError(seq, f"row {seq} does not fit its hash: it, or the row before it, was changed")
+        try:
+            content = json.loads(row)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict) or content.get("seq") != seq:
+            raise LedgerError(seq, f"row {seq} holds another number inside: rows were exchanged")
+    return seq, before
+
+
+def view(rows: Iterable[Row]) -> View:
+    """What the rows say of every point at their end: {device: {point: value}}, None where unknown.
+
+    After a start nothing is known: an agent that did not run saw nothing.
+    """
+    seen: View = {}
+    for row in rows:
+        match row["kind"]:
+            case "start" | "stop":
+                for points in seen.values():
+                    points.update(dict.fromkeys(points))
+            case "change":
+                seen.setdefault(row["device"], {})[row["point"]] = row["value"]
+            case "known":
+                seen.setdefault(row["device"], {}).update(row["values"])
+            case "unknown":
+                seen.setdefault(row["device"], {}).update(dict.fromkeys(row["points"]))
+    return seen
+
+
+def _refuse_fractions(value: Any) -> None:
+    if isinstance(value, float):
+        raise ValueError(f"{value!r} has no canonical spelling; give an integer in a smaller unit, or text")
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            _refuse_fractions(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _refuse_fractions(inner)

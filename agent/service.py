@@ -1,0 +1,257 @@
+"""This file knows how the parts of a terminal are built, started, watched and stopped; it decides nothing else.
+
+Threads: one per link, one core, one uplink, one control. They share the queue and the store. A thread that dies is
+started again, and its death is a row of the ledger.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from agent import faults as fault_rules
+from agent import points
+from agent.config import Config
+from agent.control import Control
+from agent.core import Core, Item
+from agent.diagnose import as_json, collect
+from agent.errors import StoreCorrupt, StoreError
+from agent.faults import Faults
+from agent.link import Link
+from agent.messages import DeviceState, SessionDevice
+from agent.model import Batch, Heard, Note, Operation, Reading
+from agent.state import published
+from agent.store import Reader, Store
+from agent.uplink import Uplink
+from agent.watch import Watch
+
+SUPERVISE = 1.0
+RESTART_MAX = 30.0
+HANG_UP = 2.0
+"""Seconds that a planned stop waits for the broker to acknowledge the last rows."""
+FLUSH = 5.0
+"""Seconds after which an idle core writes a delivery cursor that has moved."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A thread that is kept running. `again` is when a dead one may be started, `deaths` how often it has died."""
+
+    name: str
+    target: Callable[[], None]
+    thread: threading.Thread | None = None
+    error: str = ""
+    again: float = 0.0
+    deaths: int = 0
+
+    def start(self) -> None:
+        self.thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.target()
+        except BaseException as error:
+            self.error = f"{type(error).__name__}: {error}"
+            log.exception("%s died", self.name)
+
+
+class Service:
+    """One terminal. `run` returns after `stop` was set. Raises StoreError or ControlError when it cannot begin."""
+
+    def __init__(self, config: Config) -> None:
+        self.stop, self._hang_up = threading.Event(), threading.Event()
+        self._config = config
+        self._catalogue = fault_rules.parse(resources.files("agent").joinpath("faults.toml").read_text("utf-8"))
+        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._store = Store(config.terminal.data, config.terminal.id)
+        self._store.forget_all()
+        self._boot = boot_id()
+        self._version = metadata.version("tillwire")
+        self._core = self._make_core()
+        self._links = {name: Link(device, self._queue.put, self.stop) for name, device in config.devices.items()}
+        self._uplink = self._make_uplink()
+        self._control = Control(
+            config, self._store, self._catalogue, self._queue.put, self._uplink_status, self._diagnose, self.stop
+        )
+        self._store.on_commit = self._committed
+        workers = [("core", self._run_core), ("control", self._control.run)]
+        if self._uplink:
+            workers.append(("uplink", self._uplink.run))
+        workers += [(f"link:{name}", link.run) for name, link in self._links.items()]
+        self._workers = [_Worker(name, target) for name, target in workers]
+
+    def run(self) -> None:
+        """Start everything, keep it running, and stop it cleanly once `stop` is set."""
+        self._queue.put(Note("start", self._start_facts()))
+        for worker in self._workers:
+            worker.start()
+        while not self.stop.wait(SUPERVISE):
+            self._revive()
+        self._finish()
+
+    def _make_core(self) -> Core:
+        reader = self._store.reader()
+        last = {
+            (p.device, p.point): p.value
+            for p in reader.points()
+            if p.device in self._config.devices and points.exists(p.point)
+        }
+        open_faults = [f for f in reader.faults() if f.device in self._config.devices]
+        reader.close()
+        return Core(Watch(last), Faults(self._catalogue, open_faults), self._boot)
+
+    def _make_uplink(self) -> Uplink | None:
+        if self._config.broker is None:
+            return None
+        devices = [SessionDevice(name=d.name, kind=d.kind, access=d.access) for d in self._config.devices.values()]
+        return Uplink(self._config, self._store, devices, self._state_of, self._boot, self._version, self._hang_up)
+
+    def _start_facts(self) -> dict[str, Any]:
+        facts = {"version": self._version, "config": self._config.digest, "store": self._store.found}
+        return {**facts, "previous": self._store.previous} if self._store.previous else facts
+
+    def _state_of(self, reader: Reader, device: str, session: str) -> DeviceState:
+        faults = [f for f in reader.faults() if f.device == device]
+        return published(
+            reader.points(device), self._store.seen(device), faults, self._catalogue, session, wall_ms()
+        )
+
+    def _committed(self, urgent: bool) -> None:
+        if self._uplink:
+            self._uplink.poke(urgent)
+        self._control.poke()
+
+    def _uplink_status(self) -> tuple[str, str]:
+        return self._uplink.status if self._uplink else ("off", "the configuration names no broker")
+
+    def _diagnose(self) -> list[dict[str, Any]]:
+        live = {
+            "threads": {w.name: bool(w.thread and w.thread.is_alive()) for w in self._workers},
+            "deaths": {w.name: w.deaths for w in self._workers if w.deaths},
+            "queue": self._queue.qsize(),
+            "uplink": self._uplink_status(),
+            "store": self._store.found,
+        }
+        return as_json(collect(self._config, live, self._store.path))
+
+    def _run_core(self) -> None:
+        """Drain what is there, make it one transaction, hand operations on once they are in the ledger."""
+        while True:
+            patience = min(FLUSH, max(0.0, self._core.deadline() - time.monotonic()))
+            items = self._drain(patience)
+            now, wall = time.monotonic(), wall_ms()
+            real = [item for item in items if item is not None]
+            self._note_seen(real, now, wall)
+            self._commit(self._core.step(real, now, wall))
+            for item in real:
+                if isinstance(item, Operation):
+                    self._links[item.device].perform(item)
+            if None in items:
+                return
+            if not items:
+                self._flush()
+
+    def _drain(self, patience: float) -> list[Item | None]:
+        """Everything that is on the queue now; waits for the first of it."""
+        items: list[Item | None] = []
+        try:
+            items.append(self._queue.get(timeout=patience))
+            while True:
+                items.append(self._queue.get_nowait())
+        except queue.Empty:
+            return items
+
+    def _note_seen(self, items: Sequence[Item], now: float, wall: int) -> None:
+        for item in items:
+            if isinstance(item, Heard):
+                seen = {r.point: wall - round((now - r.at) * 1000) for r in item.items if isinstance(r, Reading)}
+                self._store.saw(item.device, seen)
+
+    def _commit(self, batch: Batch) -> None:
+        """Make a batch durable, however long it takes: nothing that was accepted is let go."""
+        said = False
+        while batch:
+            try:
+                self._store.commit(batch)
+                return
+            except StoreCorrupt as error:
+                log.error("%s", error)
+                self._begin_anew(str(error))
+            except StoreError as error:
+                if not said:
+                    log.error("%s", error)
+                    said = True
+                if self.stop.wait(1.0):
+                    return
+
+    def _begin_anew(self, why: str) -> None:
+        """Go on with a new store. It knows no point yet, so nothing may pass for unchanged: all is read afresh."""
+        self._store.set_aside(why)
+        self._core = self._make_core()
+        self._queue.put(Note("store", {"event": self._store.found, "previous": self._store.previous}))
+
+    def _flush(self) -> None:
+        try:
+            self._store.flush()
+        except StoreError as error:
+            log.error("%s", error)
+
+    def _revive(self) -> None:
+        """Start dead threads again, the later the more often they die."""
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.thread and not worker.thread.is_alive():
+                worker.thread = None
+                worker.deaths += 1
+                worker.again = now + min(RESTART_MAX, 0.5 * 2**worker.deaths)
+                self._queue.put(Note("thread", {"name": worker.name, "error": worker.error or "ended"}))
+            if worker.thread is None and now >= worker.again:
+                worker.start()
+
+    def _finish(self) -> None:
+        """Links first, then the core takes what they have left, then the uplink delivers it, then all is closed."""
+        self._join("link:")
+        self._queue.put(None)
+        self._join("core")
+        try:
+            self._store.commit(self._core.finish(time.monotonic(), wall_ms(), Note("stop", {"reason": "asked"})))
+        except StoreError as error:
+            log.error("%s", error)
+        if self._uplink:
+            end = time.monotonic() + HANG_UP
+            while self._store.acked < self._store.head and self._uplink.connected and time.monotonic() < end:
+                self._hang_up.wait(0.02)
+            self._hang_up.set()
+        self._committed(True)
+        self._join("uplink")
+        self._join("control")
+        try:
+            self._store.close()
+        except StoreError as error:
+            log.error("%s", error)
+
+    def _join(self, name: str) -> None:
+        for worker in self._workers:
+            if worker.name.startswith(name) and worker.thread:
+                worker.thread.join(5.0)
+
+
+def wall_ms() -> int:
+    """The wall clock in milliseconds since 1970 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def boot_id() -> str:
+    """An id of this boot of the machine: the kernel's where there is one."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:12]
+    except OSError:
+        return f"{wall_ms() - round(time.monotonic() * 1000):x}"

@@ -1,0 +1,85 @@
+"""This file knows the present state of a device: the stored points joined with when each was last seen."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agent.faults import Catalogue
+from agent.messages import DeviceState, FaultState, PointState
+from agent.model import Fault, StoredPoint
+from agent.points import lookup
+
+
+def published(
+    points: Iterable[StoredPoint],
+    seen: Mapping[str, int],
+    faults: Iterable[Fault],
+    catalogue: Catalogue,
+    session: str,
+    wall_ms: int,
+) -> DeviceState:
+    """The retained message of a device. `seen`: {point: wall clock in ms} of this run of the agent."""
+    return DeviceState(
+        session=session,
+        at=wall_ms,
+        points={
+            p.point: PointState(value=p.value, at=_at(p, seen), unknown=not p.known, raw=p.raw, inferred=p.inferred)
+            for p in points
+        },
+        faults=tuple(
+            FaultState(
+                code=f.code,
+                point=f.point,
+                severity=catalogue.by_code(f.code).severity,
+                since=f.since,
+                raw=f.raw,
+            )
+            for f in faults
+        ),
+    )
+
+
+def shown(
+    points: Iterable[StoredPoint],
+    seen: Mapping[str, int],
+    faults: Iterable[Fault],
+    catalogue: Catalogue,
+    wall_ms: int,
+) -> dict[str, Any]:
+    """The same for a person on site: ages instead of times, and of each fault its cause, owner and first step."""
+    return {
+        "points": [
+            {
+                "point": p.point,
+                "value": p.value if p.known else None,
+                "was_value": None if p.known else p.value,
+                "unknown": not p.known,
+                "age": max(0.0, round((wall_ms - _at(p, seen)) / 1000, 1)),
+                "at": _at(p, seen),
+                "raw": p.raw,
+                "inferred": p.inferred,
+                "unit": lookup(p.point).unit,
+            }
+            for p in points
+        ],
+        "faults": [_explained(f, catalogue) for f in faults],
+    }
+
+
+def _explained(fault: Fault, catalogue: Catalogue) -> dict[str, Any]:
+    rule = catalogue.by_code(fault.code)
+    return {
+        "code": fault.code,
+        "severity": rule.severity,
+        "device": fault.device,
+        "point": fault.point,
+        "since": fault.since,
+        "cause": {"en": rule.cause.en, "zh": rule.cause.zh},
+        "hint": {"en": rule.hint.en, "zh": rule.hint.zh},
+        "owner": rule.owner,
+        "raw": fault.raw,
+    }
+
+
+def _at(point: StoredPoint, seen: Mapping[str, int]) -> int:
+    """When a point was last seen: by this run, or when its stored value was made."""
+    return max(point.at, seen.get(point.point, 0))

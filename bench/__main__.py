@@ -1,0 +1,283 @@
+"""The figures that README quotes: python -m bench [--quick] [--write]. Each stands beside another of the same run.
+
+Benchmarks, not tests: nothing here passes or fails. `--write` puts the table into bench/RESULTS.md.
+"""
+
+import argparse
+import os
+import platform
+import pty
+import select
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tty
+from collections.abc import Callable
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+import psutil
+from paho.mqtt.enums import CallbackAPIVersion
+
+from hwsim.printer import Printer
+from tests.whole import Site, wait
+
+HERE = Path(__file__).parent
+IMPORTS = "import serial, paho.mqtt.client, pydantic, tenacity, sqlite3, ssl, tomllib, time"
+ONE_MODEL = "class Model(pydantic.BaseModel):\n    x: int\nModel(x=1)"
+"""What pydantic loads only when its first model is made; every agent that uses it at all pays this."""
+SLEEP = "time.sleep(600)"
+ONE_PRINTER = '\n[devices.printer1]\nkind = "printer"\nport = "./pty"\n'
+THREE_POLLED = """
+[devices.ups1]
+kind = "ups"
+port = "./atm1/ups1"
+poll = 1.0
+[devices.printer1]
+kind = "printer"
+port = "./atm1/printer1"
+poll = 1.0
+[devices.dispenser1]
+kind = "dispenser"
+port = "./atm1/dispenser1"
+poll = 1.0
+"""
+THREE = """
+run_dir = "."
+[terminals.atm1.devices.ups1]
+kind = "ups"
+[terminals.atm1.devices.printer1]
+kind = "printer"
+[terminals.atm1.devices.dispenser1]
+kind = "dispenser"
+"""
+Row = tuple[str, str, str, str]
+
+
+class PtyPrinter:
+    """A simulated printer on a pty of this process, so that a change can be timed from its first byte."""
+
+    def __init__(self, link: Path) -> None:
+        self._master, slave = pty.openpty()
+        tty.setraw(slave)
+        link.symlink_to(os.ttyname(slave))
+        self._slave = slave
+        self._printer = Printer()
+        self._lock = threading.Lock()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def push(self, paper: str) -> float:
+        """Change the paper; returns when the first byte was written (perf_counter)."""
+        with self._lock:
+            self._printer.paper = paper
+            data = self._printer.tick(time.monotonic())
+            begun = time.perf_counter()
+            os.write(self._master, data)
+            return begun
+
+    def _serve(self) -> None:
+        while not self._end.is_set():
+            if select.select([self._master], [], [], 0.1)[0]:
+                data = os.read(self._master, 4096)
+                with self._lock:
+                    os.write(self._master, self._printer.receive(data))
+
+    def close(self) -> None:
+        self._end.set()
+        self._thread.join()
+        os.close(self._slave)
+        os.close(self._master)
+
+
+class Listener:
+    """A subscriber that only notes when a ledger message arrived."""
+
+    def __init__(self, port: int, topic: str) -> None:
+        self.arrived: list[float] = []
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        self._client.on_message = lambda *_: self.arrived.append(time.perf_counter())
+        ready = threading.Event()
+        self._client.on_subscribe = lambda *_: ready.set()
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        self._client.subscribe(topic, qos=1)
+        ready.wait(5.0)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+def one_way(listener: Listener, send: Callable[[int], float], count: int) -> list[float]:
+    """Milliseconds from each send to its arrival, one at a time."""
+    taken = []
+    for number in range(count):
+        have = len(listener.arrived)
+        begun = send(number)
+        end = time.perf_counter() + 5.0
+        while len(listener.arrived) == have and time.perf_counter() < end:
+            time.sleep(0.0002)
+        if len(listener.arrived) > have:
+            taken.append((listener.arrived[have] - begun) * 1000)
+        time.sleep(0.03)
+    return taken
+
+
+def latency(folder: Path, count: int) -> list[Row]:
+    """Change on the wire -> subscriber, durable; beside a bare paho publish through the same broker."""
+    site = Site(folder, devices=ONE_PRINTER)
+    printer = PtyPrinter(folder / "pty")
+    site.start("broker")
+    wait("the broker", site.broker_answers)
+    listener = Listener(site.port, "tillwire/v1/+/+/ledger")
+    site.start("agent")
+    wait("first contact", lambda: site.shown("printer1", "paper.receipt") == "full")
+    wait("the first rows", lambda: site.ask(do="devices")["uplink"]["backlog"] == 0)
+    time.sleep(4.0)
+    ours = one_way(listener, lambda n: printer.push("full" if n % 2 else "low"), count)
+    listener.close()
+    bare = Listener(site.port, "bare")
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    client.connect("127.0.0.1", site.port)
+    client.loop_start()
+
+    def publish(number: int) -> float:
+        begun = time.perf_counter()
+        client.publish("bare", b"x" * 240, qos=1)
+        return begun
+
+    theirs = one_way(bare, publish, count)
+    client.disconnect()
+    client.loop_stop()
+    bare.close()
+    site.close()
+    printer.close()
+    return [
+        (
+            f"change -> subscriber, durable, {share}",
+            f"{_share(ours, n):.2f} ms",
+            f"bare paho publish {_share(theirs, n):.2f} ms",
+            f"{_share(ours, n) / _share(theirs, n):.1f} x",
+        )
+        for share, n in (("p50", 50), ("p99", 99))
+    ]
+
+
+def footprint(folder: Path, seconds: float) -> list[Row]:
+    """Memory with three devices polled each second, and CPU at 5 events a second."""
+    site = Site(folder, devices=THREE_POLLED, fleet=THREE)
+    site.start_all()
+    wait("the devices", lambda: site.shown("ups1", "mains") and site.shown("dispenser1", "cassette.1.state"))
+    bare = _interpreter(IMPORTS, SLEEP)
+    model = _interpreter(IMPORTS, ONE_MODEL, SLEEP)
+    agent = psutil.Process(site.process("agent"))
+    time.sleep(seconds)
+    ours = agent.memory_full_info()
+    floor, with_model = (psutil.Process(p.pid).memory_full_info().rss for p in (bare, model))
+    for process in (bare, model):
+        process.kill()
+        process.wait()
+    idle = _cpu(agent, lambda: time.sleep(seconds))
+    changes = round(seconds * 5)
+
+    def five_a_second(name: str, one: str, other: str) -> None:
+        begun = time.monotonic()
+        for number in range(changes):
+            site.act(device="printer1", set={name: other if number % 2 else one})
+            time.sleep(max(0.0, begun + number * 0.2 - time.monotonic()))
+
+    plain = _cpu(agent, lambda: five_a_second("drawer", "high", "low"))
+    faulty = _cpu(agent, lambda: five_a_second("paper", "low", "full"))
+    site.close()
+    return [
+        (
+            "RSS, three devices polled each second",
+            f"{ours.rss / 1e6:.1f} MB (PSS {ours.pss / 1e6:.1f})",
+            f"bare interpreter that imports the same packages {floor / 1e6:.1f} MB,"
+            f" with one pydantic model {with_model / 1e6:.1f} MB",
+            f"{ours.rss / floor:.2f} x, {ours.rss / with_model:.2f} x",
+        ),
+        ("CPU while nothing changes", f"{idle:.2f} s/min", "", ""),
+        ("CPU at 5 events/s (5 rows/s)", f"{plain:.2f} s/min", f"{changes} changes of the drawer signal", ""),
+        ("CPU at 5 events/s with faults (15 rows/s)", f"{faulty:.2f} s/min", f"{changes} changes of the paper", ""),
+    ]
+
+
+def start(folder: Path, count: int) -> list[Row]:
+    """Process start -> first published state; beside starting an interpreter that only imports the packages."""
+    site = Site(folder, devices=ONE_PRINTER)
+    printer = PtyPrinter(folder / "pty")
+    site.start("broker")
+    wait("the broker", site.broker_answers)
+    ours, theirs = [], []
+    for _ in range(count):
+        listener = Listener(site.port, "tillwire/v1/+/+/state/+")
+        time.sleep(0.3)
+        have = len(listener.arrived)
+        begun = time.perf_counter()
+        site.start("agent")
+        wait("a state", lambda have=have, listener=listener: len(listener.arrived) > have)
+        ours.append((listener.arrived[have] - begun) * 1000)
+        site.end("agent")
+        listener.close()
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-c", IMPORTS], check=True)
+        theirs.append((time.perf_counter() - begun) * 1000)
+    site.close()
+    printer.close()
+    middle = statistics.median
+    return [
+        (
+            "start -> first published state",
+            f"{middle(ours):.0f} ms",
+            f"interpreter that imports the packages and ends {middle(theirs):.0f} ms",
+            f"{middle(ours) / middle(theirs):.1f} x",
+        )
+    ]
+
+
+def main() -> int:
+    """Measure everything and print a table."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer repeats, to see that it runs")
+    parser.add_argument("--write", action="store_true", help="put the table into bench/RESULTS.md")
+    chosen = parser.parse_args()
+    rows: list[Row] = []
+    for measure, full, quick in ((latency, 300, 20), (footprint, 60.0, 5.0), (start, 9, 2)):
+        print(f"{measure.__name__} ...", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            rows += measure(Path(folder), quick if chosen.quick else full)  # type: ignore[operator]
+    table = ["| figure | ours | beside it, same run | ratio |", "|---|---|---|---|"]
+    table += [f"| {' | '.join(row)} |" for row in rows]
+    print("\n".join(table))
+    if chosen.write:
+        where = f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}"
+        head = f"# Results\n\n`make bench ARGS=--write` on {where}, everything on loopback; medians.\n\n"
+        tail = (HERE / "peers.md").read_text() if (HERE / "peers.md").exists() else ""
+        (HERE / "RESULTS.md").write_text(head + "\n".join(table) + "\n" + tail)
+    return 0
+
+
+def _share(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def _interpreter(*lines: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", "\n".join(lines)])
+
+
+def _cpu(process: psutil.Process, run: Callable[[], None]) -> float:
+    """CPU seconds a minute that a process takes while something runs."""
+    before, begun = process.cpu_times(), time.monotonic()
+    run()
+    after, took = process.cpu_times(), time.monotonic() - begun
+    return (after.user + after.system - before.user - before.system) / took * 60
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""Writes docs/points.md and docs/asyncapi.yaml from the code; tests/test_docs.py keeps them so."""
+
+import sys
+from pathlib import Path
+
+import yaml
+
+from agent.messages import asyncapi
+from agent.points import POINTS
+
+HERE = Path(__file__).parent
+
+
+def points() -> str:
+    """The vocabulary as a table."""
+    lines = [
+        "# Points",
+        "",
+        "Generated from `agent/points.py` by `make docs`. A `*` stands for a position number or a supply's name.",
+        "A word that is not listed here arrives as `vendor.<code>`. A value older than its max age is unknown.",
+        "",
+        "| point | kind | words or unit | max age | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for p in POINTS:
+        lines.append(
+            f"| `{p.pattern}` | {p.kind} | {' '.join(p.words) or p.unit or '-'} | {p.max_age:g} s | {p.text} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def messages() -> str:
+    """The MQTT messages as AsyncAPI 3."""
+    head = "# Generated from agent/messages.py by `make docs`.\n"
+    return head + yaml.safe_dump(asyncapi(), sort_keys=False, allow_unicode=True, width=110)
+
+
+GENERATED = {"points.md": points, "asyncapi.yaml": messages}
+
+
+def main() -> int:
+    """Write every generated page."""
+    for name, make in GENERATED.items():
+        (HERE / name).write_text(make(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

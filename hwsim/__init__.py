@@ -1,0 +1,17 @@
+"""Tillwire's simulator: the same terminal without the hardware. This file knows the registry: kind -> class.
+
+What a simulated device is stands in hwsim/contract.py.
+"""
+
+from hwsim.contract import Allowed, SimulatedDevice, change_setting
+from hwsim.dispenser import Dispenser
+from hwsim.printer import Printer
+from hwsim.ups import Ups
+
+__all__ = ["DEVICES", "Allowed", "SimulatedDevice", "change_setting"]
+
+DEVICES: dict[str, type[SimulatedDevice]] = {
+    "dispenser": Dispenser,
+    "printer": Printer,
+    "ups": Ups,
+}

@@ -1,0 +1,45 @@
+"""This file knows the simulated-device contract.
+
+A simulated device is written from the protocol document, never from the driver, and does no I/O. Its state is
+plain attributes; `SETTINGS` says which of them a person may set, and to what. It answers in `receive`, and
+gives in `tick` what it sends on its own or later (a pushed status, the end of a slow movement). `now` is any
+clock in seconds that only goes forward; a device that needs time in `receive` uses that of the last tick.
+The server ticks ten times a second, and at once after a setting was changed.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+Allowed = tuple[str, ...] | type[int] | type[float] | type[str]
+
+
+class SimulatedDevice(Protocol):
+    """One simulated device. `BAUD` is the speed its line is set to; at another speed it hears rubbish."""
+
+    BAUD: ClassVar[int]
+    SETTINGS: ClassVar[Mapping[str, Allowed]]
+
+    def receive(self, data: bytes) -> bytes:
+        """What the device answers at once to these bytes (any slicing of the stream)."""
+
+    def tick(self, now: float) -> bytes:
+        """What the device sends by itself by `now`."""
+
+
+def change_setting(device: Any, name: str, text: str) -> None:
+    """Set one attribute of a simulated device from text, e.g. ("paper", "out").
+
+    Raises ValueError with a sentence that names what is allowed.
+    """
+    allowed = device.SETTINGS.get(name)
+    if allowed is None:
+        raise ValueError(f"no setting {name!r}; there are: {', '.join(sorted(device.SETTINGS))}")
+    if isinstance(allowed, tuple):
+        if text not in allowed:
+            raise ValueError(f"{name} cannot be {text!r}; it can be: {', '.join(allowed)}")
+        setattr(device, name, text)
+        return
+    try:
+        setattr(device, name, allowed(text))
+    except ValueError:
+        raise ValueError(f"{name} wants {allowed.__name__}, not {text!r}") from None

@@ -1,0 +1,117 @@
+"""This file knows how to start the programs that others wrote, and where they are."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.whole import free_port, wait
+
+ROOT = Path(__file__).parent.parent
+PEERS = ROOT / ".venv-peers/bin/python"
+NUT = Path("/lib/nut")
+PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
+PROGRAMS = {
+    "mosquitto": [shutil.which("mosquitto", path=PATH)],
+    "mosquitto-clients": [shutil.which("mosquitto_sub", path=PATH)],
+    "openssl": [shutil.which("openssl", path=PATH)],
+    "nut-server": [
+        str(NUT / name) if (NUT / name).exists() else None for name in ("blazer_ser", "nutdrv_qx", "upsd")
+    ],
+    "nut-client": [shutil.which("upsc", path=PATH), shutil.which("upscmd", path=PATH)],
+    ".venv-peers": [str(PEERS) if PEERS.exists() else None],
+}
+
+
+def available(package: str) -> bool:
+    """Whether every program that we use of a package is here."""
+    return all(PROGRAMS[package])
+
+
+def run_peer(script: str, *arguments: str) -> str:
+    """Run a script with the libraries that others wrote, in their own environment; returns what it prints."""
+    done = subprocess.run(
+        [str(PEERS), "-c", script, *arguments], capture_output=True, text=True, check=False, timeout=60, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+class Nut:
+    """NUT's driver and server on one UPS port, configured below one folder (NUT 2.8: docs/man/ups.conf.txt)."""
+
+    def __init__(self, folder: Path, driver: str, port: Path) -> None:
+        self.port = free_port()
+        self._folder, self._driver = folder, driver
+        self._user = pwd.getpwuid(os.getuid()).pw_name
+        self._environment = {**os.environ, "NUT_CONFPATH": str(folder), "NUT_STATEPATH": str(folder)}
+        self._environment["NUT_ALTPIDPATH"] = str(folder)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        protocol = "    protocol = megatec\n" if driver == "nutdrv_qx" else ""
+        files = {
+            "ups.conf": f"[ups0]\n    driver = {driver}\n    port = {port}\n{protocol}    pollinterval = 1\n",
+            "upsd.conf": f"LISTEN 127.0.0.1 {self.port}\n",
+            "upsd.users": "[admin]\n    password = pw\n    actions = SET\n    instcmds = ALL\n",
+        }
+        for name, text in files.items():
+            path = folder / name
+            path.write_text(text)
+            path.chmod(0o640)
+
+    def start(self) -> None:
+        log = (self._folder / "nut.log").open("ab")
+        for command in (
+            [str(NUT / self._driver), "-a", "ups0", "-u", self._user, "-D"],
+            [str(NUT / "upsd"), "-u", self._user, "-D"],
+        ):
+            self._processes.append(subprocess.Popen(command, env=self._environment, stdout=log, stderr=log))
+            if "upsd" not in command[0]:
+                wait("NUT's driver", lambda: (self._folder / f"{self._driver}-ups0").exists())
+        wait("upsd", lambda: self.get("ups.status") != "")
+
+    def get(self, variable: str) -> str:
+        """upsc's answer; empty while there is none."""
+        done = subprocess.run(
+            ["upsc", f"ups0@127.0.0.1:{self.port}", variable],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=20,
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    def command(self, name: str) -> str:
+        """upscmd's answer."""
+        target = f"ups0@127.0.0.1:{self.port}"
+        done = subprocess.run(
+            ["upscmd", "-u", "admin", "-p", "pw", target, name],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=20,
+        )
+        return done.stdout + done.stderr
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            process.terminate()
+            process.wait(10.0)
+
+
+@contextmanager
+def nut(folder: Path, driver: str, port: Path) -> Iterator[Nut]:
+    """NUT with one driver, stopped whatever happens; its log is shown when the test fails."""
+    folder.mkdir()
+    stranger = Nut(folder, driver, port)
+    try:
+        stranger.start()
+        yield stranger
+    except BaseException:
+        print((folder / "nut.log").read_text(errors="replace")[-3000:], file=sys.stderr)
+        raise
+    finally:
+        stranger.stop()

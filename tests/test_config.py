@@ -1,0 +1,99 @@
+"""The configuration: every mistake is one sentence with the key's path and what would be right."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.config import load, parse
+from agent.errors import ConfigError
+
+GOOD = """
+[terminal]
+org = "coop"
+id = "ATM-0001"
+data = "data"
+
+[broker]
+host = "127.0.0.1"
+
+[devices.ups1]
+kind = "ups"
+port = "/dev/ttyS0"
+"""
+
+
+def test_a_good_file_is_absolute_frozen_and_has_a_digest(tmp_path: Path) -> None:
+    path = tmp_path / "terminal.toml"
+    path.write_text(GOOD + '[devices.p]\nkind = "printer"\nport = "./run/p"\npaper = "journal"\n')
+    config = load(path)
+    assert config.terminal.data == tmp_path / "data"
+    assert config.devices["p"].port == str(tmp_path / "run/p")
+    assert config.devices["p"].options.paper == "journal"
+    assert config.broker is not None
+    assert (config.broker.port, config.broker.protocol) == (1883, "5")
+    assert len(config.digest) == 64
+    with pytest.raises(ValueError, match="frozen"):
+        config.terminal.id = "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GOOD.replace('id = "ATM-0001"', ""), ["terminal.id is missing"]),
+        (GOOD.replace("kind =", "knid ="), ["devices.ups1.kind is missing", "printer"]),
+        (GOOD.replace('"ups"', '"usp"'), ["devices.ups1.kind", "'usp'", "dispenser, printer, ups"]),
+        (GOOD.replace("port = ", "prot = "), ["devices.ups1.prot is not a known key", "did you mean port"]),
+        (GOOD + "pol = 1\n", ["devices.ups1.pol is not a known key", "did you mean poll"]),
+        (GOOD + 'poll = "often"\n', ["devices.ups1.poll", "number", "'often'"]),
+        (GOOD + 'access = "share"\n', ["devices.ups1.access cannot be 'share'", "'own' or 'listen'"]),
+        (GOOD + 'access = "listen"\n', ["devices.ups1.access cannot be 'listen'"]),
+        (GOOD + "baud = 12\n", ["devices.ups1.baud", "50"]),
+        (GOOD + '[devices."a/b"]\nkind = "ups"\nport = "x"\n', ["letters, digits"]),
+        (GOOD + "[broken\n", ["not valid TOML", "line"]),
+        (GOOD + "[brokers]\nhost = 'x'\n", ["brokers is not a known key", "did you mean broker"]),
+        (GOOD.replace('id = "ATM-0001"', 'id = "ATM/1"'), ["terminal.id cannot be 'ATM/1'"]),
+        (GOOD + '[devices.u2]\nkind = "ups"\nport = "/dev/ttyS0"\n', ["devices.u2.port", "devices.ups1"]),
+        (GOOD.replace("127.0.0.1", "broker.example.org"), ["broker.tls is missing", "broker.example.org"]),
+        (GOOD.replace("127.0.0.1", "10.1.2.3"), ["broker.tls is missing"]),
+        (GOOD + 'digest = "x"\n', ["devices.ups1.digest"]),
+        ('digest = "x"\n' + GOOD, ["digest is not a key"]),
+        ("devices = 3\n", ["devices must be tables"]),
+        ("devices.ups1 = 3\n", ["devices.ups1 must be a table"]),
+        (GOOD + "[uplink]\nlinger = -1\n", ["uplink.linger", "-1"]),
+        ("", ["terminal is missing"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_the_key(text: str, says: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text.encode(), tmp_path)
+    sentence = str(caught.value)
+    for part in says:
+        assert part in sentence, sentence
+    assert "\n" not in sentence
+    assert "pydantic" not in sentence
+    assert len(sentence) < 250
+
+
+def test_two_names_of_one_port_are_found(tmp_path: Path) -> None:
+    (tmp_path / "tty").write_text("")
+    (tmp_path / "by-id").symlink_to("tty")
+    text = GOOD.replace("/dev/ttyS0", "./tty") + '[devices.u2]\nkind = "ups"\nport = "./by-id"\n'
+    with pytest.raises(ConfigError, match=r"already the port of devices\.ups1"):
+        parse(text.encode(), tmp_path)
+
+
+def test_with_tls_a_distant_broker_is_fine_and_files_are_absolute(tmp_path: Path) -> None:
+    text = GOOD.replace('host = "127.0.0.1"', 'host = "broker.example.org"\ntls = { ca = "ca.pem" }')
+    config = parse(text.encode(), tmp_path)
+    assert config.broker is not None
+    assert config.broker.tls is not None
+    assert config.broker.tls.ca == tmp_path / "ca.pem"
+    assert config.broker.port == 8883
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere.toml: cannot be read \(No such file"):
+        load(tmp_path / "nowhere.toml")
+    (tmp_path / "latin.toml").write_bytes(b'[terminal]\nid = "\xe9"\n')
+    with pytest.raises(ConfigError, match=r"latin\.toml: not valid TOML"):
+        load(tmp_path / "latin.toml")

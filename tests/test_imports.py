@@ -1,0 +1,147 @@
+"""Who may import whom: the rules of the house, walked with ast, and no cycle anywhere."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PURE_BANNED = {"socket", "serial", "sqlite3", "threading", "asyncio", "time", "os", "subprocess", "random"}
+PURE_BANNED |= {"select", "queue", "tempfile", "paho", "tenacity"}
+CONTRACT = {"drivers", "drivers.contract"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "model": set(),
+    "points": set(),
+    "watch": {"model", "points", "errors"},
+    "faults": {"model", "points", "errors"},
+    "ledger": {"model", "points", "errors"},
+    "delivery": {"model", "points", "errors"},
+    "core": {"model", "points", "errors", "watch", "faults"},
+    "messages": {"model"},
+    "state": {"model", "points", "faults", "messages"},
+    "config": {"errors", *CONTRACT},
+    "store": {"model", "errors", "ledger"},
+    "link": {"model", "errors", "config", *CONTRACT},
+    "uplink": {"errors", "messages", "store", "config", "delivery"},
+    "control": {"model", "errors", "messages", "store", "ledger", "config", "faults", "state", *CONTRACT},
+    "drivers.contract": {"model"},
+    "drivers.framing": set(),
+    "drivers.hearing": {"model"},
+    "drivers.doubt": set(),
+    "drivers.dialogue": {"model", "drivers.hearing"},
+    "drivers.handshake": {"drivers.dialogue"},
+    "drivers.lcdm": {"model", "drivers.framing"},
+}
+PURE = {"errors", "model", "points", "watch", "faults", "ledger", "delivery", "core", "messages", "state"}
+DRIVER_PARTS = {"model", "points", "errors"} | {
+    f"drivers.{part}" for part in ("contract", "framing", "dialogue", "handshake", "hearing", "doubt", "lcdm")
+}
+CLI = {"errors", "model", "points", "messages", "crypto", "diagnose"}
+ONLY_USER = {
+    "serial": {"agent.link"},
+    "paho": {"agent.uplink"},
+    "tenacity": {"agent.link", "agent.uplink"},
+    "sqlite3": {"agent.store"},
+}
+
+
+def modules(package: str) -> dict[str, Path]:
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = list(path.relative_to(ROOT).with_suffix("").parts)
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported(path: Path, name: str) -> set[str]:
+    """Every module that a file imports anywhere in it, in full."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative import"
+            module = node.module or ""
+            for alias in node.names:
+                full = f"{module}.{alias.name}"
+                found.add(full if full in EVERY else module)
+    return found
+
+
+EVERY = modules("agent") | modules("hwsim")
+IMPORTS = {name: imported(path, name) for name, path in EVERY.items()}
+
+
+def inside(name: str) -> set[str]:
+    """What a module of agent imports of agent, without the leading `agent.`."""
+    return {i.removeprefix("agent.") for i in IMPORTS[name] if i.startswith("agent.")}
+
+
+@pytest.mark.parametrize("name", sorted(n for n in EVERY if n.startswith("agent.")))
+def test_a_module_imports_only_what_the_design_allows(name: str) -> None:
+    short = name.removeprefix("agent.")
+    if short in ALLOWED:
+        assert inside(name) <= ALLOWED[short]
+    elif short == "drivers":
+        pass  # the registry imports every kind
+    elif short.startswith("drivers."):
+        assert inside(name) <= DRIVER_PARTS, "a driver imports no other driver"
+    elif short.startswith("crypto"):
+        assert all(i == "errors" or i.startswith("crypto") for i in inside(name))
+    elif short.startswith("cli"):
+        assert all(i.partition(".")[0] in {*CLI, "cli"} for i in inside(name))
+    elif short in ("service", "__main__", "diagnose", "probing"):
+        assert not any(i.startswith("cli") for i in inside(name))
+    else:
+        pytest.fail(f"{name} has no rule: give it one")
+
+
+@pytest.mark.parametrize(
+    "name", sorted(n for n in EVERY if n.removeprefix("agent.") in PURE or n.startswith("agent.drivers."))
+)
+def test_pure_files_do_no_io(name: str) -> None:
+    assert not {i.partition(".")[0] for i in IMPORTS[name]} & PURE_BANNED
+
+
+@pytest.mark.parametrize("library", sorted(ONLY_USER))
+def test_a_library_at_a_border_has_one_user(library: str) -> None:
+    users = {n for n in IMPORTS if n.startswith("agent") and any(i.split(".")[0] == library for i in IMPORTS[n])}
+    assert users <= ONLY_USER[library]
+
+
+def test_the_simulator_takes_only_the_deframer_from_the_agent() -> None:
+    for name in EVERY:
+        if name.startswith("hwsim"):
+            ours = {i for i in IMPORTS[name] if i.startswith("agent")}
+            assert ours <= {"agent.drivers.framing"}, name
+
+
+def test_the_daemon_loads_neither_typer_nor_rich() -> None:
+    seen, todo = set(), ["agent.__main__"]
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            assert not {i.partition(".")[0] for i in IMPORTS[name]} & {"typer", "rich"}, name
+            todo += [i for i in IMPORTS[name] if i in EVERY]
+
+
+def test_there_is_no_import_cycle() -> None:
+    done: set[str] = set()
+
+    def walk(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path, name))
+        if name not in done:
+            for other in IMPORTS[name]:
+                if other in EVERY and other != name:
+                    walk(other, (*path, name))
+            done.add(name)
+
+    for name in EVERY:
+        walk(name, ())
+
+
+def test_no_source_file_is_longer_than_350_lines() -> None:
+    long = {name: lines for name, path in EVERY.items() if (lines := len(path.read_text().splitlines())) > 350}
+    assert not long

@@ -1,0 +1,154 @@
+"""The port of a device, for real: missing, busy, not permitted, another device behind it, the wrong speed."""
+
+import os
+import pty
+import threading
+import tty
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import serial
+
+from agent.config import Device
+from agent.drivers import DRIVERS
+from agent.errors import LinkError
+from agent.link import Link, open_port
+from agent.model import Heard, Operation, Outcome
+from tests.whole import Site, site, wait
+
+UPS = '\n[devices.ups1]\nkind = "ups"\nport = "./atm1/ups1"\n'
+FLEET = 'run_dir = "."\n[terminals.atm1.devices.ups1]\nkind = "ups"\n'
+
+
+def device(port: str, kind: str = "ups") -> Device:
+    return Device(name="d", kind=kind, port=port, options=DRIVERS[kind].Options())
+
+
+@pytest.fixture
+def port() -> Iterator[str]:
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    yield os.ttyname(slave)
+    os.close(slave)
+    os.close(master)
+
+
+def cause(port: str) -> tuple[str, str]:
+    with pytest.raises(LinkError) as caught:
+        open_port(device(port))
+    return caught.value.cause, str(caught.value)
+
+
+def test_a_port_that_is_not_there(tmp_path: Path) -> None:
+    word, sentence = cause(str(tmp_path / "none"))
+    assert (word, "is the cable in" in sentence) == ("missing", True)
+    assert cause("socket://127.0.0.1:1")[0] == "missing"
+
+
+def test_a_port_that_another_program_has_open(port: str) -> None:
+    with serial.Serial(port, exclusive=True):
+        word, sentence = cause(port)
+    assert (word, "in use by another program" in sentence) == ("busy", True)
+    open_port(device(port)).close()
+
+
+def test_a_port_that_this_user_may_not_open(port: str) -> None:
+    Path(port).chmod(0)
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(65534)  # root may open any port
+    try:
+        word, sentence = cause(port)
+    finally:
+        os.seteuid(me)
+    assert (word, "port's group" in sentence) == ("denied", True)
+
+
+def test_a_file_is_not_a_port(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert cause(str(tmp_path / "file"))[0] == "unusable"
+    assert cause("nonsense://x")[0] == "unusable"
+
+
+def test_every_operation_gets_an_outcome_also_without_a_line(tmp_path: Path) -> None:
+    heard: list[Heard] = []
+    stop = threading.Event()
+    link = Link(device(str(tmp_path / "none")), heard.append, stop)
+    link.perform(Operation("id1", "d", "self_test", "root"))
+    thread = threading.Thread(target=link.run)
+    thread.start()
+    try:
+        found = wait("the outcome", lambda: [i for h in heard for i in h.items if isinstance(i, Outcome)])
+        assert [(o.operation, o.result) for o in found] == [("id1", "refused")]
+        assert "nothing was sent" in found[0].detail
+    finally:
+        stop.set()
+        thread.join(5.0)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Site]:
+    with site(tmp_path, devices=UPS, fleet=FLEET) as one:
+        yield one
+
+
+def begin(terminal: Site) -> None:
+    terminal.start("broker")
+    wait("the broker", terminal.broker_answers)
+    terminal.start("subscriber")
+    terminal.start("hwsim")
+    wait("the port", (terminal.folder / "atm1/ups1").exists)
+
+
+def faults(terminal: Site) -> list[str]:
+    return [row["code"] for row in terminal.rows("fault.raised")]
+
+
+@pytest.mark.peer("mosquitto")
+def test_a_busy_port_is_said_once_and_taken_when_it_is_free(terminal: Site) -> None:
+    begin(terminal)
+    with serial.Serial(str(terminal.folder / "atm1/ups1"), exclusive=True):
+        terminal.start("agent")
+        wait("the fault", lambda: faults(terminal) == ["link.busy"])
+    wait("the UPS", lambda: terminal.published("ups1", "mains") == "ok")
+    assert faults(terminal) == ["link.busy"]
+    assert terminal.log("agent").count("is in use by another program") == 1
+
+
+@pytest.mark.peer("mosquitto")
+def test_the_wrong_speed_is_rubbish_and_says_what_to_compare(tmp_path: Path) -> None:
+    tap = '\n[devices.cash]\nkind = "dispenser"\nport = "./atm1/cash"\naccess = "listen"\n'
+    fleet = 'run_dir = "."\n[terminals.atm1.devices.cash]\nkind = "dispenser"\ntapped = true\n'
+    with site(tmp_path, devices=tap + "baud = 19200\n", fleet=fleet) as terminal:
+        terminal.start_all()
+        wait("the fault", lambda: faults(terminal) == ["link.rubbish"])
+        (row,) = terminal.rows("fault.raised")
+        assert "line speed" in row["raw"]
+        terminal.end("agent")
+        terminal.configure(tap)
+        terminal.start("agent")
+        wait("the end of the fault", lambda: terminal.rows("fault.cleared", code="link.rubbish"))
+        assert faults(terminal) == ["link.rubbish"]
+
+
+@pytest.mark.peer("mosquitto")
+def test_another_device_behind_the_same_name_is_not_taken_for_the_old_one(terminal: Site) -> None:
+    begin(terminal)
+    terminal.start("agent")
+    wait("the UPS", lambda: terminal.published("ups1", "mains") == "ok")
+    wait("its version", lambda: terminal.published("ups1", "device.firmware"))
+    terminal.hwsim("line", "ups1", "unplug")
+    wait("missing", lambda: terminal.published("ups1", "link.state") == "missing")
+    terminal.hwsim("line", "ups1", "replug", "--kind", "printer")
+    wait("not a UPS", lambda: terminal.published("ups1", "link.state") in ("silent", "rubbish"))
+    terminal.hwsim("line", "ups1", "unplug")
+    wait("missing", lambda: terminal.published("ups1", "link.state") == "missing")
+    terminal.hwsim("line", "ups1", "replug", "--kind", "ups")
+    wait("a UPS", lambda: terminal.published("ups1", "mains") == "ok")
+    terminal.hwsim("line", "ups1", "unplug")
+    wait("missing", lambda: terminal.published("ups1", "link.state") == "missing")
+    terminal.hwsim("set", "ups1", "version=V9.9")
+    terminal.hwsim("line", "ups1", "replug")
+    wait("another UPS", lambda: terminal.rows("change", point="device.firmware", value="V9.9"))
