@@ -1,7 +1,12 @@
 """This file knows the configuration: TOML -> validated frozen Config, or ConfigError naming the bad key.
 
 Paths in the file are relative to the file. The keys of a device's table that are not listed in `Device` are the
-options of its driver (agent/drivers/<kind>.py, class Options).
+options of its driver (agent/drivers/<kind>.py, class Options). A device has a kind and a port of its own, or names
+the line that it shares with others:
+
+    [devices.ups1]                    [lines.rs485]              [devices.panel1]
+    kind = "ups"                      kind = "modbus"            line = "rs485"
+    port = "/dev/ttyS0"               port = "/dev/ttyS4"        address = 1
 """
 
 import hashlib
@@ -9,15 +14,15 @@ import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from agent.drivers import DRIVERS, Access
+from agent.drivers import DRIVERS, SHARED, Access, driver_class
 from agent.errors import ConfigError
+from agent.mistakes import one_of, sentence
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A name that may stand in an MQTT topic and in a file name."""
@@ -81,13 +86,26 @@ class Control(_Table):
 
 
 class Device(_Table):
-    """One device. `options` is the driver's own Options object."""
+    """One device. `options` is the driver's own Options object; `line` the name of the line that it shares with
+    others, or empty."""
 
     name: Name
     kind: str
     port: Annotated[str, Field(min_length=1)]
     access: Access = "own"
     baud: Annotated[int, Field(ge=50, le=4_000_000)] | None = None
+    line: str = ""
+    options: Any = None
+
+
+class Line(_Table):
+    """A line that several devices share. `options` is the driver's own LineOptions object; `tls` is for wss://."""
+
+    name: Name
+    kind: str
+    port: Annotated[str, Field(min_length=1)]
+    baud: Annotated[int, Field(ge=50, le=4_000_000)] | None = None
+    tls: Tls | None = None
     options: Any = None
 
 
@@ -98,8 +116,13 @@ class Config(_Table):
     broker: Broker | None = None
     uplink: Uplink = Uplink()
     control: Control = Control()
+    lines: Mapping[str, Line] = {}
     devices: Mapping[str, Device] = {}
     digest: str = ""
+
+    def on(self, line: Line) -> dict[str, Any]:
+        """The devices that share a line, with their options."""
+        return {d.name: d.options for d in self.devices.values() if d.line == line.name}
 
 
 def load(path: Path) -> Config:
@@ -123,45 +146,143 @@ def parse(text: bytes, folder: Path) -> Config:
         tables = tomllib.loads(text.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"not valid TOML: {error}") from error
-    devices = tables.get("devices", {})
-    if not isinstance(devices, dict):
-        raise ConfigError("devices must be tables like [devices.ups1]")
+    for key, example in (("lines", "[lines.rs485]"), ("devices", "[devices.ups1]")):
+        if not isinstance(tables.get(key, {}), dict):
+            raise ConfigError(f"{key} must be tables like {example}")
     if "digest" in tables:
         raise ConfigError("digest is not a key of the file: it is computed from it")
-    tables["devices"] = {name: _device(name, table, folder) for name, table in devices.items()}
+    return _checked(tables, folder).model_copy(update={"digest": hashlib.sha256(text).hexdigest()})
+
+
+def single(kind: str, port: str, baud: int | None, settings: Mapping[str, Any]) -> tuple[Line | Device, Device]:
+    """One device at a port, and the line it is on, as a configuration with these settings would have them.
+
+    Raises ConfigError as `load` does.
+    """
+    name = "probe"
+    line = {"kind": kind, "port": port} | ({} if baud is None else {"baud": baud})
+    tables: dict[str, Any] = {"terminal": {"org": name, "id": name, "data": name}}
+    if kind in SHARED:
+        config = _checked(
+            tables | {"lines": {"port": line}, "devices": {name: {"line": "port", **settings}}}, Path()
+        )
+        return config.lines["port"], config.devices[name]
+    device = _checked(tables | {"devices": {name: {**line, **settings}}}, Path()).devices[name]
+    return device, device
+
+
+def _checked(tables: dict[str, Any], folder: Path) -> Config:
+    tables["lines"] = {name: _line(name, table, folder) for name, table in tables.get("lines", {}).items()}
+    tables["devices"] = {
+        name: _device(name, table, tables["lines"], folder) for name, table in tables.get("devices", {}).items()
+    }
     try:
         config = Config.model_validate(tables)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, "", Config)) from error
+        raise ConfigError(sentence(error, "", Config)) from error
+    _check_lines(config)
     _no_shared_port(config)
     _no_open_plain_text(config)
-    return _absolute(config, folder).model_copy(update={"digest": hashlib.sha256(text).hexdigest()})
+    return _absolute(config, folder)
 
 
-def _device(name: str, table: Any, folder: Path) -> Any:
+def _line(name: str, table: Any, folder: Path) -> Any:
+    """The table of a shared line with the driver's options parted from the rest, and checked by the driver."""
+    where = f"lines.{name}"
+    kind = _kind(where, table, SHARED)
+    if kind in DRIVERS:
+        raise ConfigError(f"{where}.kind: a {kind} is alone on its line: give its port in its own [devices.NAME]")
+    return _parted(where, {**table, "name": name}, Line, SHARED[kind].LineOptions, folder)
+
+
+def _device(name: str, table: Any, lines: Mapping[str, Any], folder: Path) -> Any:
     """The table of one device with the driver's options parted from the rest, and checked by the driver."""
     where = f"devices.{name}"
+    if isinstance(table, dict) and "line" in table:
+        if table["line"] not in lines:
+            raise ConfigError(f"{where}.line: there is no [lines.{table['line']}]; there is {one_of(lines)}")
+        line = lines[table["line"]]
+        for key in ("kind", "port", "baud"):
+            if key in table:
+                raise ConfigError(f"{where}.{key} belongs to [lines.{table['line']}], which the device is on")
+        table = {**table, "kind": line["kind"], "port": line.get("port")}
+        driver: Any = SHARED[line["kind"]]
+    else:
+        kind = _kind(where, table, DRIVERS)
+        if kind in SHARED:
+            raise ConfigError(
+                f'{where}.kind: {kind} serves several devices: give it a [lines.NAME] table, and here line = "NAME"'
+            )
+        driver = DRIVERS[kind]
+    usual = "own" if "own" in driver.access else min(driver.access)
+    access = table.get("access", usual)
+    if access not in driver.access:
+        why = driver.why_not.get(access, f"it can be {one_of(driver.access)}")
+        raise ConfigError(f"{where}.access cannot be {access!r}: {why}")
+    return _parted(where, {**table, "name": name, "access": access}, Device, driver.Options, folder)
+
+
+def _kind(where: str, table: Any, registry: Mapping[str, Any]) -> str:
+    """The kind that a table names."""
     if not isinstance(table, dict):
         raise ConfigError(f"{where} must be a table like [{where}]")
     kind = table.get("kind")
     if kind is None:
-        raise ConfigError(f"{where}.kind is missing; it can be {_one_of(DRIVERS)}")
-    if kind not in DRIVERS:
-        raise ConfigError(f"{where}.kind: there is no kind {kind!r}; it can be {_one_of(DRIVERS)}")
-    driver = DRIVERS[kind]
-    access = table.get("access", "own")
-    if access in ("own", "listen") and access not in driver.access:
-        raise ConfigError(f"{where}.access cannot be {access!r}: {driver.why_not[access]}")
-    ours = Device.model_fields.keys() - {"name", "options"}
+        raise ConfigError(f"{where}.kind is missing; it can be {one_of(registry)}")
+    if kind not in DRIVERS and kind not in SHARED:
+        raise ConfigError(f"{where}.kind: there is no kind {kind!r}; it can be {one_of(registry)}")
+    return str(kind)
+
+
+def _parted(where: str, table: dict[str, Any], model: type[BaseModel], options: Any, folder: Path) -> Any:
+    """A table with what is not ours checked as the driver's options."""
+    ours = model.model_fields.keys() - {"options"}
     own = {key: value for key, value in table.items() if key in ours}
     rest = {key: value for key, value in table.items() if key not in own}
     try:
-        options = TypeAdapter(driver.Options).validate_python(rest)
+        own["options"] = TypeAdapter(options).validate_python(rest)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, where, driver.Options, extra=tuple(ours))) from error
-    if "port" in own and isinstance(own["port"], str):
+        raise ConfigError(sentence(error, where, options, extra=tuple(ours - {"name"}))) from error
+    if isinstance(own.get("port"), str):
         own["port"] = _port(own["port"], folder)
-    return {**own, "name": name, "options": options}
+    return own
+
+
+def _check_lines(config: Config) -> None:
+    """What no single table can tell of a line: its devices together, and whether its port can carry its kind."""
+    for line in config.lines.values():
+        if line.name in config.devices:
+            raise ConfigError(f"lines.{line.name} and devices.{line.name} have the same name: rename one of them")
+        on_it = config.on(line)
+        if not on_it:
+            raise ConfigError(f'lines.{line.name} has no device: add one with line = "{line.name}"')
+        try:
+            SHARED[line.kind](line.options, on_it)
+        except ValueError as error:
+            raise ConfigError(f"lines.{line.name}: {error}") from error
+        _check_medium(f"lines.{line.name}", line)
+    for device in config.devices.values():
+        if not device.line:
+            _check_medium(f"devices.{device.name}", device)
+
+
+def _check_medium(where: str, line: Line | Device) -> None:
+    scheme, _, rest = line.port.partition("://")
+    medium = driver_class(line.kind).line.medium
+    if medium == "messages":
+        if scheme not in ("ws", "wss"):
+            raise ConfigError(f"{where}.port: {line.port} is no address of a {line.kind}; write ws://127.0.0.1")
+        tls = line.tls if isinstance(line, Line) else None
+        if scheme == "ws" and not _loopback(urlsplit(line.port).hostname or ""):
+            raise ConfigError(
+                f"{where}.port: plain text is allowed to this machine only, and {rest} is another; use wss://"
+            )
+        if scheme == "wss" and tls is None:
+            raise ConfigError(f"{where}.tls is missing: add [{where}.tls] with ca = the authority of {rest}")
+    elif medium == "tcp" and scheme != "socket":
+        raise ConfigError(f"{where}.port: {line.port} is no address of a {line.kind}; write socket://HOST:PORT")
+    elif scheme in ("ws", "wss"):
+        raise ConfigError(f"{where}.port: a {line.kind} is on a serial line, not behind {line.port}")
 
 
 def _port(port: str, folder: Path) -> str:
@@ -173,29 +294,31 @@ def _port(port: str, folder: Path) -> str:
 
 def _no_shared_port(config: Config) -> None:
     seen: dict[str, str] = {}
-    for device in config.devices.values():
-        line = device.port if "://" in device.port else os.path.realpath(device.port)
+    alone = {f"devices.{d.name}": d.port for d in config.devices.values() if not d.line}
+    for where, port in (alone | {f"lines.{line.name}": line.port for line in config.lines.values()}).items():
+        line = port if "://" in port else os.path.realpath(port)
         if line in seen:
             raise ConfigError(
-                f"devices.{device.name}.port: {device.port} is already the port of devices.{seen[line]};"
-                " every device needs a port of its own"
+                f"{where}.port: {port} is already the port of {seen[line]};"
+                " every device needs a port of its own, or both share a line"
             )
-        seen[line] = device.name
+        seen[line] = where
 
 
 def _no_open_plain_text(config: Config) -> None:
     broker = config.broker
-    if broker is None or broker.tls is not None:
-        return
-    try:
-        loopback = broker.host == "localhost" or ipaddress.ip_address(broker.host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if broker is not None and broker.tls is None and not _loopback(broker.host):
         raise ConfigError(
             f"broker.tls is missing: plain text is allowed to this machine only, and {broker.host} is another;"
             " add [broker.tls] with ca = the file of the authority that signed the broker's certificate"
         )
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _absolute(config: Config, folder: Path) -> Config:
@@ -204,41 +327,15 @@ def _absolute(config: Config, folder: Path) -> Config:
         "terminal": config.terminal.model_copy(update={"data": base / config.terminal.data}),
         "control": config.control.model_copy(update={"socket": base / config.control.socket}),
     }
-    if config.broker and config.broker.tls:
-        files = {key: base / path for key, path in config.broker.tls if path is not None}
-        update["broker"] = config.broker.model_copy(update={"tls": config.broker.tls.model_copy(update=files)})
+    if config.broker:
+        update["broker"] = _absolute_tls(config.broker, base)
+    update["lines"] = {name: _absolute_tls(line, base) for name, line in config.lines.items()}
     return config.model_copy(update=update)
 
 
-def _one_of(words: Any) -> str:
-    return ", ".join(sorted(words)) or "(none)"
-
-
-def _sentence(error: ValidationError, prefix: str, table: Any, extra: tuple[str, ...] = ()) -> str:
-    """The first mistake of a pydantic report as one sentence, and how many more there are."""
-    first, *more = error.errors()
-    path = ".".join(str(part) for part in (*([prefix] if prefix else []), *first["loc"]))
-    match first["type"]:
-        case "missing":
-            text = f"{path} is missing"
-        case "extra_forbidden" | "unexpected_keyword_argument":
-            known = sorted({*_keys(table, first["loc"][:-1]), *extra})
-            close = get_close_matches(str(first["loc"][-1]), known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"known keys are {', '.join(known)}"
-            text = f"{path} is not a known key; {hint}"
-        case "literal_error":
-            text = f"{path} cannot be {first['input']!r}; it can be {first['ctx']['expected']}"
-        case "string_pattern_mismatch":
-            text = f"{path} cannot be {first['input']!r}; use letters, digits, '.', '_' and '-', at most 64"
-        case _:
-            text = f"{path}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
-    return text + (f" (and {len(more)} more)" if more else "")
-
-
-def _keys(table: Any, path: tuple[int | str, ...]) -> list[str]:
-    """The keys that the table at `path` below a model knows."""
-    for part in path:
-        field = getattr(table, "model_fields", {}).get(str(part))
-        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        table = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
-    return [f.name for f in fields(table)] if is_dataclass(table) else list(getattr(table, "model_fields", ()))
+def _absolute_tls(table: Any, base: Path) -> Any:
+    """The same table, with the files of its `tls` below `base`."""
+    if table.tls is None:
+        return table
+    files = {key: base / path for key, path in table.tls if path is not None}
+    return table.model_copy(update={"tls": table.tls.model_copy(update=files)})

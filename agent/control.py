@@ -28,10 +28,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.catalogue import Catalogue
 from agent.config import Config
-from agent.drivers import DRIVERS
+from agent.drivers import driver_class
 from agent.errors import ControlError, StoreCorrupt, TillwireError
-from agent.faults import Catalogue
 from agent.model import Operation
 from agent.state import shown
 from agent.store import Reader, Store
@@ -218,7 +218,7 @@ class Control:
             raise ControlError(f"user {_name(uid)} may look but not act here: ask root or the agent's own user")
         if name not in self._config.devices:
             raise ControlError(f"there is no device {name!r}: there are {', '.join(self._config.devices)}", 2)
-        verbs = DRIVERS[self._config.devices[name].kind].operations
+        verbs = driver_class(self._config.devices[name].kind).operations
         if verb not in verbs:
             raise ControlError(f"{name} does not know {verb!r}: it knows {', '.join(verbs) or 'no operation'}", 2)
         if not isinstance(arguments, dict) or not all(isinstance(v, str | int | bool) for v in arguments.values()):

@@ -1,5 +1,9 @@
 """This file knows what one drain of the queue becomes: the ledger rows, points and faults of one transaction.
 
+Each change is a row, until its point flaps (agent/flapping.py): then one row `flapping` says so, the changes are
+counted, and one row `steady` gives their number and the value at rest. Of doors, tamper and whatever security owns
+every change is a row, however fast they come.
+
 Pure: `step` takes the time and gives a Batch; the core thread (agent/service.py) commits it.
 """
 
@@ -7,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.faults import Faults
+from agent.faults import FaultEvent, Faults
+from agent.flapping import Flapping
 from agent.model import Batch, Change, Fault, Heard, Note, Operation, Outcome, Reading, StoredPoint, Value
 from agent.points import lookup
 from agent.watch import Watch
@@ -16,7 +21,8 @@ SETTLE = 2.0
 """Seconds in which points that come back after a silence are gathered into one `known` row."""
 
 URGENT_KINDS = frozenset(
-    {"fault.raised", "fault.cleared", "operation", "outcome", "start", "stop", "thread", "store"}
+    {"operation", "outcome", "start", "stop", "thread", "store"}
+    | {f"fault.{kind}" for kind in ("raised", "cleared", "flapping", "steady", "explained")}
 )
 
 Item = Heard | Operation | Note
@@ -42,6 +48,9 @@ class Core:
         self._boot = boot
         self._returning: dict[str, _Returning] = {}
         self._asked: dict[str, str] = {}
+        self._flapping = Flapping()
+        self._counted: set[tuple[str, str]] = set()
+        """Points of which the ledger last said that they flap."""
 
     def step(self, items: Iterable[Item], now: float, wall_ms: int) -> Batch:
         """What `items` and the time since the last step become. now: monotonic seconds; wall_ms: at `now`."""
@@ -57,16 +66,15 @@ class Core:
                 case Note(kind, fields):
                     moment.row(kind, now, **fields)
         self._age(moment)
-        for fault in self._faults.due(now, wall_ms):
-            moment.batch.raised.append(fault)
-            moment.row("fault.raised", now, **self._fault(fault))
+        self._rest(moment)
+        self._tell(self._faults.due(now, wall_ms), now, moment)
         self._settle(moment)
         return moment.batch
 
     def deadline(self) -> float:
         """When a step is due even if nothing is heard (monotonic seconds)."""
         settle = min((r.since + SETTLE for r in self._returning.values()), default=float("inf"))
-        return min(self._watch.deadline(), self._faults.deadline(), settle)
+        return min(self._watch.deadline(), self._faults.deadline(), self._flapping.deadline(), settle)
 
     def finish(self, now: float, wall_ms: int, note: Note) -> Batch:
         """The last batch of a planned stop: nothing that was gathered is left behind."""
@@ -94,33 +102,74 @@ class Core:
     def _changed(self, change: Change, moment: "_Moment") -> None:
         point = lookup(change.point)
         moment.keep(change)
+        flaps = self._flapping.take(change)
         if point.ledgered and change.was is not None and change.value is not None:
             self._drop_returning(change)
-            extra: dict[str, Any] = {"raw": change.raw} if change.raw else {}
-            if change.inferred:
-                extra["inferred"] = True
-            moment.row(
-                "change",
-                change.at,
-                urgent=point.urgent,
-                device=change.device,
-                point=change.point,
-                value=change.value,
-                was=change.was,
-                **extra,
-            )
+            self._record(change, flaps, moment)
         elif point.ledgered and change.value is not None:
             returning = self._returning.setdefault(change.device, _Returning(moment.now))
             returning.values[change.point] = change.value
-        for fault in self._faults.take(change, moment.now):
-            moment.batch.cleared.append(fault)
-            moment.row("fault.cleared", change.at, **self._fault(fault))
+        self._tell(self._faults.take(change, moment.now, flaps), change.at, moment)
+
+    def _record(self, change: Change, flaps: int, moment: "_Moment") -> None:
+        """A change as a row of its own, or, of a point that flaps, only that it does."""
+        key = (change.device, change.point)
+        extra: dict[str, Any] = {"raw": change.raw} if change.raw else {}
+        if change.inferred:
+            extra["inferred"] = True
+        kind = "change"
+        if flaps and not self._faults.guarded(change):
+            if key in self._counted:
+                return
+            kind, extra["count"] = "flapping", flaps
+            self._counted.add(key)
+        else:
+            self._counted.discard(key)
+        moment.row(
+            kind,
+            change.at,
+            urgent=lookup(change.point).urgent,
+            device=change.device,
+            point=change.point,
+            value=change.value,
+            was=change.was,
+            **extra,
+        )
+
+    def _rest(self, moment: "_Moment") -> None:
+        """What flapped and has come to rest."""
+        for change, count in self._flapping.rested(moment.now):
+            key = (change.device, change.point)
+            if key in self._counted:
+                self._counted.discard(key)
+                moment.row(
+                    "steady",
+                    moment.now,
+                    urgent=lookup(change.point).urgent,
+                    device=change.device,
+                    point=change.point,
+                    value=change.value,
+                    since=moment.wall(change.at),
+                    count=count,
+                    raw=change.raw,
+                )
+            self._tell(self._faults.take(change, moment.now), moment.now, moment)
+
+    def _tell(self, events: Iterable[FaultEvent], at: float, moment: "_Moment") -> None:
+        """What became of faults, as rows and for the store."""
+        for event in events:
+            moment.fault(event.fault, is_open=event.kind not in ("cleared", "explained"))
+            extra: dict[str, Any] = {"count": event.count} if event.count else {}
+            if event.by:
+                extra["by"] = event.by
+            moment.row(f"fault.{event.kind}", at, **self._fault(event.fault), **extra)
 
     def _age(self, moment: "_Moment") -> None:
         gone: dict[str, list[str]] = {}
         for change in self._watch.expire(moment.now):
             self._changed(change, moment)
             self._drop_returning(change)
+            self._counted.discard((change.device, change.point))
             if lookup(change.point).ledgered:
                 gone.setdefault(change.device, []).append(change.point)
         for device, points in gone.items():
@@ -169,6 +218,13 @@ class _Moment:
             {"at": self.wall(at), "up": round(at * 1000), "boot": self.boot, "kind": kind, **fields}
         )
         self.batch.urgent |= kind in URGENT_KINDS if urgent is None else urgent
+
+    def fault(self, fault: Fault, *, is_open: bool) -> None:
+        """Store a fault as this step leaves it: one that ended and began again in it is open, not gone."""
+        batch, key = self.batch, (fault.device, fault.point, fault.code)
+        for faults in (batch.raised, batch.cleared):
+            faults[:] = [f for f in faults if (f.device, f.point, f.code) != key]
+        (batch.raised if is_open else batch.cleared).append(fault)
 
     def keep(self, change: Change) -> None:
         """Store the point as the change leaves it: an unknown one keeps its last value and when it was seen."""

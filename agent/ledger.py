@@ -13,8 +13,15 @@ Kinds of rows and the keys they carry beside seq, at (wall clock, ms), up (monot
     change          device, point, value, was, and when there is any: raw, inferred
     known           device, values {point: value}   points that are known again, unchanged, or for the first time
     unknown         device, points [point]          points whose value is older than its max_age
-    fault.raised    device, point, code, severity, value, raw
-    fault.cleared   device, point, code, value
+    flapping        device, point, value, was, count   the point goes there and back; from here on its changes are
+                    counted, not written (but those of doors, tamper and what security owns always are)
+    steady          device, point, value, since, count, raw   it has come to rest on `value`, after `count` changes
+    fault.raised    device, point, code, severity, value, raw, since
+    fault.cleared   as above, and `count` when it flapped: the changes of its point in all
+    fault.flapping  as above, and count   the fault is open and comes and goes; it stays open until that ends
+    fault.steady    as above, and count   it has stopped to come and go, and is there
+    fault.explained as above, and by   no fault of its own: device `by` reports that mains power is lost; raised
+                    if it outlives that
     operation       device, verb, by, id, arguments
     outcome         device, id, result, detail, raw
     thread          name, error                     a thread that died and was started again
@@ -74,7 +81,8 @@ def verify(rows: Iterable[tuple[int, bytes, bytes]], before: bytes, after_seq: i
 def view(rows: Iterable[Row]) -> View:
     """What the rows say of every point at their end: {device: {point: value}}, None where unknown.
 
-    After a start nothing is known: an agent that did not run saw nothing.
+    After a start nothing is known: an agent that did not run saw nothing. Of a point that flaps the rows do not
+    tell which of its two words holds at a time, so it is unknown until it is steady.
     """
     seen: View = {}
     for row in rows:
@@ -82,10 +90,12 @@ def view(rows: Iterable[Row]) -> View:
             case "start" | "stop":
                 for points in seen.values():
                     points.update(dict.fromkeys(points))
-            case "change":
+            case "change" | "steady":
                 seen.setdefault(row["device"], {})[row["point"]] = row["value"]
             case "known":
                 seen.setdefault(row["device"], {}).update(row["values"])
+            case "flapping":
+                seen.setdefault(row["device"], {})[row["point"]] = None
             case "unknown":
                 seen.setdefault(row["device"], {}).update(dict.fromkeys(row["points"]))
     return seen

@@ -27,7 +27,7 @@ class SessionDevice(_Message):
 
     name: str
     kind: str
-    access: Literal["own", "listen"]
+    access: Literal["own", "listen", "service"]
 
 
 class Birth(_Message):
@@ -66,13 +66,14 @@ class PointState(_Message):
 
 
 class FaultState(_Message):
-    """An open fault. `since`: when its cause was first seen."""
+    """An open fault. `since`: when its cause was first seen. `flapping`: it comes and goes."""
 
     code: str
     point: str
     severity: Literal["info", "warning", "minor", "major", "critical", "unknown"]
     since: int
     raw: str = ""
+    flapping: bool = False
 
 
 class DeviceState(_Message):

@@ -5,24 +5,23 @@ It uses the driver and the line border of the agent itself, so what works here w
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.config import Device
-from agent.drivers import DRIVERS, Access, Driver
-from agent.errors import ConfigError, LinkError
-from agent.link import open_port
+from agent.config import single
+from agent.drivers import Shared
+from agent.errors import LinkError
+from agent.link import Alone, driver_for
 from agent.model import Reading
 from agent.points import lookup
+from agent.ports import open_port
 
 TRACE = "line: "
-"""What the text of a traced piece of bytes begins with."""
+"""What the text of a traced frame begins with."""
 SETTLE = 2.0
 """Seconds that an answering device is asked on: it may have more to say than that it is there."""
-SECRET_KINDS = ("epp", "pin", "key", "card", "reader", "pad", "nfc")
-"""A kind with one of these in its name may carry a secret on its line, so its bytes are never shown."""
 
 Say = Callable[[str], None]
 
@@ -30,7 +29,7 @@ Say = Callable[[str], None]
 def probe(
     port: str,
     kind: str,
-    options: Any = None,
+    settings: Mapping[str, Any] | None = None,
     *,
     baud: int | None = None,
     seconds: float = 10.0,
@@ -39,35 +38,30 @@ def probe(
 ) -> dict[str, Any]:
     """Ask at `port` as a device of `kind` is asked, for at most `seconds`; less when it answers.
 
-    options  the driver's own Options object; None for its defaults
-    say      is told the progress, about once a second, and with `trace` every piece of bytes (hex)
+    settings  the device's own keys, as they would stand in its table in the configuration
+    say       is told the progress, about once a second, and with `trace` every frame and what it means, as far as
+              nothing in it is secret
 
     Returns {"port", "kind", "link", "verdict", "sent", "received", "points": {point: {"value", "unit", "raw",
     "inferred"}}}; `link` is a word of the point link.state, `sent` and `received` count bytes. Raises ConfigError
-    for a kind that does not exist or must not be traced, LinkError when the port cannot be opened or is lost.
+    for a kind or a setting that does not exist, LinkError when the port cannot be opened or is lost.
     """
-    driver_class = DRIVERS.get(kind)
-    if driver_class is None:
-        raise ConfigError(f"there is no kind {kind!r}: there are {', '.join(sorted(DRIVERS))}")
-    if trace and any(part in kind for part in SECRET_KINDS):
-        raise ConfigError(f"the line of a {kind} may carry secrets and is never shown: leave --trace out")
-    access: Access = "own" if "own" in driver_class.access else "listen"
-    driver = driver_class(driver_class.Options() if options is None else options, access)
+    line, device = single(kind, port, baud, settings or {})
+    driver = driver_for(line, {device.name: device})
+    driver.transcript.on = trace
     try:
-        line = open_port(Device(name="probe", kind=kind, port=port, access=access, baud=baud))
+        opened = open_port(line)
     except LinkError as error:
         raise _named(error, port) from error
-    talk = _Talk(driver, say, trace)
+    talk = _Talk(driver, say)
     begun = said = time.monotonic()
     end = begun + seconds
     try:
         while (now := time.monotonic()) < end:
-            data = line.read(1)
-            if data:
-                data += line.read(line.in_waiting)
+            data = opened.read()
             outgoing = talk.turn(data, time.monotonic())
             if outgoing:
-                line.write(outgoing)
+                opened.write(outgoing)
             if talk.up_since is not None:
                 end = min(end, talk.up_since + SETTLE)
             if now - said >= 1.0:
@@ -76,7 +70,7 @@ def probe(
     except OSError as error:
         raise LinkError("unusable", f"{port} was lost while asking ({error}): is the cable in?") from error
     finally:
-        line.close()
+        opened.close()
     return talk.result(port, kind)
 
 
@@ -104,9 +98,8 @@ def holders(path: Path) -> list[tuple[int, str]]:
 class _Talk:
     """What was said and heard. `up_since`: when the device first answered (monotonic seconds)."""
 
-    driver: Driver
+    driver: Alone | Shared
     say: Say
-    trace: bool
     sent: int = 0
     received: int = 0
     up_since: float | None = None
@@ -114,19 +107,16 @@ class _Talk:
 
     def turn(self, data: bytes, now: float) -> bytes:
         """Give the driver what came, and return what it wants to send."""
-        items = self.driver.receive(data, now) if data else []
-        for item in (*items, *self.driver.tick(now)):
-            if isinstance(item, Reading):
-                self.readings[item.point] = item
+        heard = self.driver.receive(data, now) if data else []
+        for one in (*heard, *self.driver.tick(now)):
+            self.readings.update({item.point: item for item in one.items if isinstance(item, Reading)})
         if self.link == "up" and self.up_since is None:
             self.up_since = now
         outgoing = self.driver.outgoing()
         self.received += len(data)
         self.sent += len(outgoing)
-        if self.trace and data:
-            self.say(f"{TRACE}< {data.hex(' ')}")
-        if self.trace and outgoing:
-            self.say(f"{TRACE}> {outgoing.hex(' ')}")
+        for entry in self.driver.transcript.read():
+            self.say(TRACE + entry)
         return outgoing
 
     @property

@@ -14,8 +14,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from agent import faults as fault_rules
-from agent import points
+from agent import catalogue, points
 from agent.config import Config
 from agent.control import Control
 from agent.core import Core, Item
@@ -69,14 +68,14 @@ class Service:
     def __init__(self, config: Config) -> None:
         self.stop, self._hang_up = threading.Event(), threading.Event()
         self._config = config
-        self._catalogue = fault_rules.parse(resources.files("agent").joinpath("faults.toml").read_text("utf-8"))
+        self._catalogue = catalogue.parse(resources.files("agent").joinpath("faults.toml").read_text("utf-8"))
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._store = Store(config.terminal.data, config.terminal.id)
         self._store.forget_all()
         self._boot = boot_id()
         self._version = metadata.version("tillwire")
         self._core = self._make_core()
-        self._links = {name: Link(device, self._queue.put, self.stop) for name, device in config.devices.items()}
+        self._links = self._make_links()
         self._uplink = self._make_uplink()
         self._control = Control(
             config, self._store, self._catalogue, self._queue.put, self._uplink_status, self._diagnose, self.stop
@@ -85,7 +84,7 @@ class Service:
         workers = [("core", self._run_core), ("control", self._control.run)]
         if self._uplink:
             workers.append(("uplink", self._uplink.run))
-        workers += [(f"link:{name}", link.run) for name, link in self._links.items()]
+        workers += [(f"link:{link.name}", link.run) for link in dict.fromkeys(self._links.values())]
         self._workers = [_Worker(name, target) for name, target in workers]
 
     def run(self) -> None:
@@ -107,6 +106,15 @@ class Service:
         open_faults = [f for f in reader.faults() if f.device in self._config.devices]
         reader.close()
         return Core(Watch(last), Faults(self._catalogue, open_faults), self._boot)
+
+    def _make_links(self) -> dict[str, Link]:
+        """Device -> its link; devices that share a line share the link."""
+        links = {}
+        for line in self._config.lines.values():
+            devices = [d for d in self._config.devices.values() if d.line == line.name]
+            links.update(dict.fromkeys((d.name for d in devices), Link(line, devices, self._queue.put, self.stop)))
+        alone = [d for d in self._config.devices.values() if not d.line]
+        return links | {d.name: Link(d, [d], self._queue.put, self.stop) for d in alone}
 
     def _make_uplink(self) -> Uplink | None:
         if self._config.broker is None:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from agent.faults import Catalogue
+from agent.catalogue import Catalogue
+from agent.faults import flaps
 from agent.messages import DeviceState, FaultState, PointState
 from agent.model import Fault, StoredPoint
 from agent.points import lookup
@@ -32,6 +33,7 @@ def published(
                 severity=catalogue.by_code(f.code).severity,
                 since=f.since,
                 raw=f.raw,
+                flapping=flaps(f),
             )
             for f in faults
         ),
@@ -67,16 +69,18 @@ def shown(
 
 def _explained(fault: Fault, catalogue: Catalogue) -> dict[str, Any]:
     rule = catalogue.by_code(fault.code)
+    also_en, also_zh = ("; it comes and goes", "（时有时无）") if flaps(fault) else ("", "")
     return {
         "code": fault.code,
         "severity": rule.severity,
         "device": fault.device,
         "point": fault.point,
         "since": fault.since,
-        "cause": {"en": rule.cause.en, "zh": rule.cause.zh},
+        "cause": {"en": rule.cause.en + also_en, "zh": rule.cause.zh + also_zh},
         "hint": {"en": rule.hint.en, "zh": rule.hint.zh},
         "owner": rule.owner,
         "raw": fault.raw,
+        "flapping": flaps(fault),
     }
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from hwsim import DEVICES, Allowed
+from hwsim.contract import medium
 from hwsim.control import Data, ask
 from hwsim.errors import NOT_HERE, NOT_WELL, Refusal
 from hwsim.fleet import Kinds, load, load_scenario, parse
@@ -207,6 +208,7 @@ def kinds(ctx: typer.Context, as_json: Json = False) -> None:
     found = {
         name: {
             "baud": kind.BAUD,
+            "medium": medium(kind),
             "can_be_tapped": name in scope.masters,
             "settings": {setting: _allowed(allowed) for setting, allowed in kind.SETTINGS.items()},
         }
@@ -216,7 +218,8 @@ def kinds(ctx: typer.Context, as_json: Json = False) -> None:
         _print_json(found)
         return
     for name, kind in sorted(scope.kinds.items()):
-        print(f"{name}  {kind.BAUD} baud" + ("  can be tapped" if name in scope.masters else ""))
+        line = f"{kind.BAUD} baud" if medium(kind) in ("serial", "bus") else medium(kind)
+        print(f"{name}  {line}" + ("  can be tapped" if name in scope.masters else ""))
         for setting, allowed in kind.SETTINGS.items():
             words = _allowed(allowed)
             print(f"    {setting} = {words if isinstance(words, str) else ' | '.join(words)}")

@@ -5,10 +5,16 @@ plain attributes; `SETTINGS` says which of them a person may set, and to what. I
 gives in `tick` what it sends on its own or later (a pushed status, the end of a slow movement). `now` is any
 clock in seconds that only goes forward; a device that needs time in `receive` uses that of the last tick.
 The server ticks ten times a second, and at once after a setting was changed.
+
+A device is on a serial line of its own, unless it says otherwise: MEDIUM "bus" may share a line, and hears all that
+is said there; "server" and "websocket" have clients, and speak in records (hwsim/servers.py). A websocket server's
+own address is put into its attribute `authority` (host:port) before the first client comes.
 """
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
+
+MEDIA = ("serial", "bus", "server", "websocket")
 
 Allowed = tuple[str, ...] | type[int] | type[float] | type[str]
 
@@ -26,6 +32,12 @@ class SimulatedDevice(Protocol):
         """What the device sends by itself by `now`."""
 
 
+def medium(device: SimulatedDevice | type[SimulatedDevice]) -> str:
+    """What a device is on, of MEDIA."""
+    found: str = getattr(device, "MEDIUM", MEDIA[0])
+    return found
+
+
 def change_setting(device: Any, name: str, text: str) -> None:
     """Set one attribute of a simulated device from text, e.g. ("paper", "out").
 
@@ -40,6 +52,7 @@ def change_setting(device: Any, name: str, text: str) -> None:
         setattr(device, name, text)
         return
     try:
-        setattr(device, name, allowed(text))
+        value = allowed(text)
     except ValueError:
         raise ValueError(f"{name} wants {allowed.__name__}, not {text!r}") from None
+    setattr(device, name, value)  # a device may refuse it with a sentence of its own

@@ -87,20 +87,25 @@ class Pty:
             self._hear(os.read(self._master, 4096))
 
 
+def listener(port: int) -> socket.socket:
+    """A listening socket on 127.0.0.1 that does not block; `port` 0 is any free one. Raises Refusal."""
+    try:
+        found = socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise Refusal(
+            f"port {port} cannot be served ({reason}); free it, or give another one in the fleet file", NOT_HERE
+        ) from error
+    found.setblocking(False)
+    return found
+
+
 class Tcp:
     """A port on 127.0.0.1; `port` 0 is any free one. Several hosts may connect; all of them hear the device."""
 
     def __init__(self, port: int, hear: Hear) -> None:
         self._hear = hear
-        try:
-            self._listener = socket.create_server(("127.0.0.1", port))
-        except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            raise Refusal(
-                f"port {port} cannot be served ({reason}); free it, or give another one in the fleet file",
-                NOT_HERE,
-            ) from error
-        self._listener.setblocking(False)
+        self._listener = listener(port)
         self.port: int = self._listener.getsockname()[1]
         self._hosts: list[socket.socket] = []
         self._loop = asyncio.get_running_loop()

@@ -10,6 +10,9 @@
     [terminals.atm1.devices.dispenser1]
     kind = "dispenser"
     tapped = true                     # the payment application is its master; the pty is a passive tap
+    [terminals.atm1.devices.panel1]
+    kind = "modbus"
+    line = "rs485"                    # run/atm1/rs485, together with every device that names the same line
 
 and [[scenario]] steps as in hwsim/scenario.py. A scenario file holds nothing but those steps.
 """
@@ -24,6 +27,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwsim import SimulatedDevice, change_setting
+from hwsim.contract import medium
 from hwsim.errors import Refusal
 from hwsim.scenario import Act, Scalar, Step, in_time
 
@@ -31,15 +35,20 @@ Kinds = Mapping[str, type[SimulatedDevice]]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """A name that becomes a file name in the run folder; without dots, so that it cannot be the control socket's."""
 
+BUS = "bus"
+"""The kind of a line that devices share, beside those of devices."""
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Device(_Table):
-    """One simulated device. `tcp` is a port on 127.0.0.1 instead of a pty."""
+    """One simulated device. `tcp` is a port on 127.0.0.1 instead of a pty; a server has one in any case. `line` is
+    the name of a bus that it shares with others of its terminal."""
 
     kind: str
+    line: Name | None = None
     tcp: Annotated[int, Field(ge=0, le=65535)] | None = None
     tapped: bool = False
     set: Mapping[str, Scalar] = {}
@@ -57,6 +66,15 @@ class Fleet(_Table):
     run_dir: Path = Path("run")
     terminals: Annotated[Mapping[Name, Terminal], Field(min_length=1)]
     scenario: tuple[Step, ...] = ()
+
+    @property
+    def buses(self) -> dict[str, list[str]]:
+        """The full name of each shared line, and of the devices on it."""
+        found: dict[str, list[str]] = {}
+        for full, device in self.devices.items():
+            if device.line:
+                found.setdefault(f"{full.partition('/')[0]}/{device.line}", []).append(full)
+        return found
 
     @property
     def devices(self) -> dict[str, Device]:
@@ -148,7 +166,11 @@ def check_acts(acts: Iterable[Act], cast: Mapping[str, str], tapped: Collection[
             check_kind(act.kind, kinds)
             if full in tapped:
                 raise Refusal(f"{full} is tapped: its payment application wants a {now[full]}; leave out kind")
+            if now[full] == BUS or {medium(kinds[act.kind]), medium(kinds[now[full]])} != {"serial"}:
+                raise Refusal(f"{full}: only a device alone on a serial line can be another kind; leave out kind")
             now[full] = act.kind
+        if act.set is not None and now[full] == BUS:
+            raise Refusal(f"{full} is a line; settings are those of its devices")
         if act.set is not None:
             check_settings(kinds[now[full]], act.set)
         if act.withdraw is not None and full not in tapped:
@@ -173,6 +195,9 @@ def _check(fleet: Fleet, kinds: Kinds, masters: Collection[str]) -> None:
             check_kind(device.kind, kinds)
         with _named(f"{where}.set"):
             check_settings(kinds[device.kind], device.set)
+        on = medium(kinds[device.kind])
+        if device.line and (on != "bus" or device.tcp is not None or device.tapped):
+            raise Refusal(f"{where}.line: only devices of a bus share a line, and a {device.kind} here is none")
         if device.tapped and device.kind not in masters:
             can = ", ".join(sorted(masters)) or "no kind"
             raise Refusal(f"{where}.tapped: no payment application owns a {device.kind}; it can own: {can}")
@@ -183,7 +208,12 @@ def _check(fleet: Fleet, kinds: Kinds, masters: Collection[str]) -> None:
                     " every device needs a port of its own, and 0 is any free one"
                 )
             ports[device.tcp] = full
-    cast = {full: device.kind for full, device in fleet.devices.items()}
+    for bus, members in fleet.buses.items():
+        if bus in fleet.devices:
+            raise Refusal(f"{bus} is the name of a device and of a line; rename one of them")
+        if len({kinds[fleet.devices[member].kind].BAUD for member in members}) > 1:
+            raise Refusal(f"{bus}: {', '.join(members)} have different speeds, and cannot share a line")
+    cast = {full: device.kind for full, device in fleet.devices.items()} | dict.fromkeys(fleet.buses, BUS)
     tapped = {full for full, device in fleet.devices.items() if device.tapped}
     with _named("scenario"):
         check_acts(in_time(fleet.scenario), cast, tapped, kinds)

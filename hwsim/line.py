@@ -4,14 +4,38 @@ It does no I/O and takes time as a parameter: the server carries its bytes to a 
 it in virtual time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Protocol
 
-from hwsim import SimulatedDevice
+from hwsim.contract import SimulatedDevice
 from hwsim.wires import Faults, Wire
 
 MOST_ROUNDS = 64
+WHOLE = ("good", "silent", "delay", "cut", "merge")
+"""Line faults that leave messages whole: those that a server's connection can have."""
+
+
+class Speaker(Protocol):
+    """What is at the far end of a line: a device, or several on one bus."""
+
+    def receive(self, data: bytes) -> bytes: ...
+
+    def tick(self, now: float) -> bytes: ...
+
+
+class Bus:
+    """Devices on one line: each hears everything, also what the others say is not theirs to answer."""
+
+    def __init__(self, members: Sequence[SimulatedDevice]) -> None:
+        self.members = tuple(members)
+
+    def receive(self, data: bytes) -> bytes:
+        return b"".join([member.receive(data) for member in self.members])
+
+    def tick(self, now: float) -> bytes:
+        return b"".join([member.tick(now) for member in self.members])
 
 
 class Master(Protocol):
@@ -80,10 +104,15 @@ class Line:
     """A device and what lies between it and its host. `violations` counts writes into a tap.
 
     On a tapped line the master and the device always understand each other; the faults are those of the tap.
+    `baud` is the device's speed; `whole`: it carries messages, which no fault tears.
     """
 
-    def __init__(self, device: SimulatedDevice, rng: Random, master: Master | None = None) -> None:
+    def __init__(
+        self, device: Speaker, rng: Random, master: Master | None = None, baud: int = 9600, whole: bool = False
+    ) -> None:
         self.device = device
+        self.baud = baud
+        self._whole = whole
         self.master = master
         self.silent = False
         self.violations = 0
@@ -110,6 +139,8 @@ class Line:
     def set_fault(self, word: str, value: float | None = None) -> None:
         """Make the line bad in one more way, or `good`. Raises ValueError as `fault_value` does."""
         field, number = LINE_FAULTS[word].field if word in LINE_FAULTS else "", fault_value(word, value)
+        if self._whole and word not in WHOLE:
+            raise ValueError(f"{word} is for serial lines; a server's connections can be {', '.join(WHOLE)}")
         if word == "good":
             self.silent = False
             faults = Faults()
@@ -131,7 +162,7 @@ class Line:
 
     def at_speed(self, data: bytes, speed: int | None) -> bytes:
         """The same bytes if the host's port runs at the device's speed (None: it has no speed), else rubbish."""
-        return data if speed in (None, self.device.BAUD) else self._rng.randbytes(len(data))
+        return data if speed in (None, self.baud) else self._rng.randbytes(len(data))
 
     def hear(self, data: bytes, now: float) -> None:
         """The host writes. On a tapped line that is a violation and reaches nobody."""

@@ -1,6 +1,7 @@
 """This file knows how to serve a fleet: asyncio, hundreds of terminals, one process.
 
     RUN_DIR/<terminal>/<device>   a symlink to the device's pty; it stays the same over unplug and replug
+    RUN_DIR/<terminal>/<line>     the same, of a bus that several devices share
     RUN_DIR/control.sock          JSON lines, see hwsim/control.py
 
 Every device is ticked ten times a second, and at once after bytes arrived or something was changed. Each act
@@ -21,12 +22,14 @@ from random import Random
 from typing import Any, TextIO
 
 from hwsim import DEVICES
+from hwsim.contract import SimulatedDevice, medium
 from hwsim.control import Data, Request, serve, socket_of
 from hwsim.endpoints import Endpoint, Pty, Tcp
 from hwsim.errors import NOT_HERE, NOT_WELL, USAGE, Refusal
-from hwsim.fleet import Device, Fleet, Kinds, ScenarioFile, apply_settings, check_acts, full_name, parse
-from hwsim.line import Line, Master
+from hwsim.fleet import BUS, Device, Fleet, Kinds, ScenarioFile, apply_settings, check_acts, full_name, parse
+from hwsim.line import Bus, Line, Master
 from hwsim.scenario import Act, Scenario, Step, in_time
+from hwsim.servers import TcpServer, WebSockets
 from hwsim.teller import Teller
 
 TICK = 0.1
@@ -35,20 +38,25 @@ MOST_RECORDS = 100_000
 Masters = Mapping[str, Callable[[], Master]]
 """Kind -> the payment application that can own a device of this kind."""
 
+SERVERS: dict[str, type[TcpServer] | type[WebSockets]] = {"server": TcpServer, "websocket": WebSockets}
+"""What a device with clients can be reached at, by its MEDIUM."""
+
 MASTERS: dict[str, Callable[[], Master]] = {"dispenser": Teller}
 
 
 @dataclass
 class Station:
-    """A device, its line and, while it is plugged in, where it can be reached."""
+    """A device, its line and, while it is plugged in, where it can be reached. A bus has a station of its own, and
+    the devices on it name it."""
 
     name: str
     kind: str
-    table: Device
+    device: SimulatedDevice | None
     line: Line
     endpoint: Endpoint | None = None
     tcp: int | None = None
     timer: asyncio.TimerHandle | None = None
+    bus: "Station | None" = None
 
 
 class Server:
@@ -66,19 +74,38 @@ class Server:
         self._fleet, self._run, self._kinds, self._log = fleet, run, kinds, log
         self._records: deque[Data] = deque(maxlen=MOST_RECORDS)
         self._stations: dict[str, Station] = {}
+        for bus, members in fleet.buses.items():
+            devices = [self._made(fleet.devices[member]) for member in members]
+            line = Line(Bus(devices), Random(f"{seed}/{bus}"), baud=devices[0].BAUD)
+            station = self._stations[bus] = Station(bus, BUS, None, line)
+            for name, device in zip(members, devices, strict=True):
+                kind = fleet.devices[name].kind
+                self._stations[name] = Station(name, kind, device, line, bus=station)
         for name, table in fleet.devices.items():
-            device = kinds[table.kind]()
-            apply_settings(device, table.set)
-            master = masters[table.kind]() if table.tapped else None
-            line = Line(device, Random(f"{seed}/{name}"), master)
-            self._stations[name] = Station(name, table.kind, table, line, tcp=table.tcp)
+            if not table.line:
+                device = self._made(table)
+                master = masters[table.kind]() if table.tapped else None
+                whole = medium(device) in SERVERS
+                line = Line(device, Random(f"{seed}/{name}"), master, device.BAUD, whole)
+                tcp = table.tcp if not whole else table.tcp or 0
+                self._stations[name] = Station(name, table.kind, device, line, tcp=tcp)
+
+    def _made(self, table: Device) -> SimulatedDevice:
+        device = self._kinds[table.kind]()
+        apply_settings(device, table.set)
+        return device
+
+    @property
+    def _lines(self) -> list[Station]:
+        """The stations with a line of their own."""
+        return [station for station in self._stations.values() if station.bus is None]
 
     async def run(self, stop: asyncio.Event, ready: Callable[[list[Data]], None]) -> None:
         """Serve until `stop`; `ready` gets what `hwsim show` shows, once every port is there. Raises Refusal."""
         with _taken(self._run, self._fleet.terminals):
             control = None
             try:
-                for station in self._stations.values():
+                for station in self._lines:
                     self._plug(station)
                 control = await serve(self._run, self._answer)
                 ready([self._shown(station) for station in self._stations.values()])
@@ -89,7 +116,7 @@ class Server:
                 for task in done:
                     task.result()
             finally:
-                for station in self._stations.values():
+                for station in self._lines:
                     self._unplug(station)
                 if control is not None:
                     control.close()
@@ -98,7 +125,7 @@ class Server:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            for station in self._stations.values():
+            for station in self._lines:
                 self._step(station)
             due = max(due + TICK, loop.time())
             await asyncio.sleep(due - loop.time())
@@ -124,10 +151,13 @@ class Server:
                 self._step(station)
 
         if station.tcp is None:
-            station.endpoint = Pty(self._run / station.name, station.line.device.BAUD, hear)
-        else:
-            station.endpoint = tcp = Tcp(station.tcp, hear)
-            station.tcp = tcp.port
+            station.endpoint = Pty(self._run / station.name, station.line.baud, hear)
+            return
+        kind = SERVERS.get(medium(station.device) if station.device else "", Tcp)
+        station.endpoint = tcp = kind(station.tcp, hear)
+        station.tcp = tcp.port
+        if station.device is not None and hasattr(station.device, "authority"):
+            station.device.authority = f"127.0.0.1:{tcp.port}"
 
     def _unplug(self, station: Station) -> None:
         station.line.disconnect()
@@ -142,16 +172,17 @@ class Server:
         station = self._station(act.device)
         self._check([act])
         if act.set is not None:
-            apply_settings(station.line.device, act.set)
+            if station.device is not None:
+                apply_settings(station.device, act.set)
             deed = {"act": "set", "set": dict(act.set)}
         elif act.withdraw is not None:
             self._withdraw(station, act.withdraw.position, act.withdraw.count)
             deed = {"act": "withdraw", **act.withdraw.model_dump()}
         else:
-            self._set_line(station, act)
+            self._set_line(station.bus or station, act)
             deed = {"act": "line", **act.model_dump(include={"line", "value", "kind"}, exclude_none=True)}
         record = self._record(station.name, deed, by)
-        self._step(station)
+        self._step(station.bus or station)
         return record
 
     def _record(self, name: str, deed: Data, by: str) -> Data:
@@ -170,11 +201,14 @@ class Server:
             case "replug":
                 self._unplug(station)
                 if act.kind is not None:
-                    station.line.device = self._kinds[act.kind]()
-                    station.kind = act.kind
+                    station.device = station.line.device = self._kinds[act.kind]()
+                    station.kind, station.line.baud = act.kind, station.device.BAUD
                 self._plug(station)
             case str(word):
-                station.line.set_fault(word, act.value)
+                try:
+                    station.line.set_fault(word, act.value)
+                except ValueError as error:
+                    raise Refusal(str(error)) from error
 
     def _withdraw(self, station: Station, position: int, count: int) -> None:
         master = station.line.master
@@ -241,17 +275,18 @@ class Server:
 
     def _shown(self, station: Station) -> Data:
         """What `hwsim show` tells of a device. `speed` in baud is the host's, None where there is no such thing."""
-        device, terminal = station.line.device, station.name.partition("/")[0]
+        device, terminal = station.device, station.name.partition("/")[0]
+        endpoint = (station.bus or station).endpoint
         shown: dict[str, Any] = {
             "terminal": terminal,
             "device": station.name.removeprefix(f"{terminal}/"),
             "kind": station.kind,
-            "port": station.endpoint.address if station.endpoint else None,
-            "plugged": station.endpoint is not None,
+            "port": endpoint.address if endpoint else None,
+            "plugged": endpoint is not None,
             "faults": station.line.faults,
-            "baud": device.BAUD,
-            "speed": station.endpoint.speed if station.endpoint else None,
-            "settings": {name: getattr(device, name) for name in device.SETTINGS},
+            "baud": station.line.baud,
+            "speed": endpoint.speed if endpoint else None,
+            "settings": {name: getattr(device, name) for name in device.SETTINGS} if device else {},
         }
         if station.line.master:
             shown |= {"tapped": True, "busy": station.line.master.busy, "violations": station.line.violations}

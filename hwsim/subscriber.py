@@ -132,6 +132,16 @@ def sentence(row: dict[str, Any]) -> str:
             return f"{device}: FAULT {row['code']} ({row['severity']})"
         case "fault.cleared":
             return f"{device}: fault {row['code']} is over"
+        case "fault.flapping":
+            return f"{device}: FAULT {row['code']} comes and goes ({row['severity']})"
+        case "fault.steady":
+            return f"{device}: fault {row['code']} stands, after {row['count']} changes"
+        case "fault.explained":
+            return f"{device}: {row['code']} is explained by the mains that {row['by']} has lost"
+        case "flapping":
+            return f"{device}: {row['point']} flaps between {row['was']} and {row['value']}"
+        case "steady":
+            return f"{device}: {row['point']} is steady at {row['value']}, after {row['count']} changes"
         case "start":
             return f"agent {row['version']} has started"
         case "stop":

@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,17 +14,23 @@ from tests.whole import free_port, wait
 
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / ".venv-peers/bin/python"
+NPM_PEERS = ROOT / ".npm-peers/node_modules"
 NUT = Path("/lib/nut")
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
 PROGRAMS = {
     "mosquitto": [shutil.which("mosquitto", path=PATH)],
     "mosquitto-clients": [shutil.which("mosquitto_sub", path=PATH)],
     "openssl": [shutil.which("openssl", path=PATH)],
+    "mbpoll": [shutil.which("mbpoll", path=PATH)],
     "nut-server": [
-        str(NUT / name) if (NUT / name).exists() else None for name in ("blazer_ser", "nutdrv_qx", "upsd")
+        str(NUT / name) if (NUT / name).exists() else None
+        for name in ("blazer_ser", "nutdrv_qx", "dummy-ups", "upsd")
     ],
     "nut-client": [shutil.which("upsc", path=PATH), shutil.which("upscmd", path=PATH)],
     ".venv-peers": [str(PEERS) if PEERS.exists() else None],
+    ".npm-peers": [
+        shutil.which("node", path=PATH) if (NPM_PEERS / "encrypted-smiley-secure-protocol").exists() else None
+    ],
 }
 
 
@@ -51,9 +58,9 @@ class Nut:
         self._environment = {**os.environ, "NUT_CONFPATH": str(folder), "NUT_STATEPATH": str(folder)}
         self._environment["NUT_ALTPIDPATH"] = str(folder)
         self._processes: list[subprocess.Popen[bytes]] = []
-        protocol = "    protocol = megatec\n" if driver == "nutdrv_qx" else ""
+        more = {"nutdrv_qx": "    protocol = megatec\n", "dummy-ups": "    mode = dummy-loop\n"}.get(driver, "")
         files = {
-            "ups.conf": f"[ups0]\n    driver = {driver}\n    port = {port}\n{protocol}    pollinterval = 1\n",
+            "ups.conf": f"[ups0]\n    driver = {driver}\n    port = {port}\n{more}    pollinterval = 1\n",
             "upsd.conf": f"LISTEN 127.0.0.1 {self.port}\n",
             "upsd.users": "[admin]\n    password = pw\n    actions = SET\n    instcmds = ALL\n",
         }
@@ -95,6 +102,16 @@ class Nut:
             timeout=20,
         )
         return done.stdout + done.stderr
+
+    def logins(self) -> int:
+        """How many clients upsd counts for whose shutdown it would wait."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10.0) as line:
+            line.sendall(b"GET NUMLOGINS ups0\n")
+            return int(line.makefile("rb").readline().split()[-1].strip(b'"'))
+
+    def kill_driver(self) -> None:
+        """The driver dies, upsd lives."""
+        self._processes[0].kill()
 
     def stop(self) -> None:
         for process in reversed(self._processes):

@@ -307,7 +307,8 @@ def test_probing_a_free_port_finds_the_device(site: Site) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("a ups answers\n")
     assert re.search(r"^  mains +ok", done.stdout, re.M)
-    assert "line: > 51 31 0d" in done.stderr, "Q1"
+    assert "line: > 51 31 0D asks Q1" in done.stderr
+    assert "line: < 28 32" in done.stderr
     assert (
         json.loads(tillwire("probe", spare, "ups", "--seconds", "1", "--json").stdout)["points"]["mains"]["value"]
         == "ok"
@@ -332,7 +333,8 @@ def test_probing_a_port_that_cannot_be_had_names_why(site: Site) -> None:
     missing = tillwire("probe", "/dev/no-such-port", "ups")
     assert (missing.returncode, missing.stderr.count("\n")) == (3, 1)
     assert "is not there" in missing.stderr
-    assert "dispenser, printer, ups" in tillwire("probe", "/dev/null", "toaster").stderr
+    assert "there is no kind 'toaster'; it can be" in tillwire("probe", "/dev/null", "toaster").stderr
+    assert "printer, ups" in tillwire("probe", "/dev/null", "toaster").stderr
 
 
 def test_when_the_agent_stops_the_files_still_speak(site: Site) -> None:

@@ -41,11 +41,11 @@ def test_a_good_file_is_absolute_frozen_and_has_a_digest(tmp_path: Path) -> None
     [
         (GOOD.replace('id = "ATM-0001"', ""), ["terminal.id is missing"]),
         (GOOD.replace("kind =", "knid ="), ["devices.ups1.kind is missing", "printer"]),
-        (GOOD.replace('"ups"', '"usp"'), ["devices.ups1.kind", "'usp'", "dispenser, printer, ups"]),
+        (GOOD.replace('"ups"', '"usp"'), ["devices.ups1.kind", "'usp'", "printer", "ups"]),
         (GOOD.replace("port = ", "prot = "), ["devices.ups1.prot is not a known key", "did you mean port"]),
         (GOOD + "pol = 1\n", ["devices.ups1.pol is not a known key", "did you mean poll"]),
         (GOOD + 'poll = "often"\n', ["devices.ups1.poll", "number", "'often'"]),
-        (GOOD + 'access = "share"\n', ["devices.ups1.access cannot be 'share'", "'own' or 'listen'"]),
+        (GOOD + 'access = "share"\n', ["devices.ups1.access cannot be 'share'", "it can be own"]),
         (GOOD + 'access = "listen"\n', ["devices.ups1.access cannot be 'listen'"]),
         (GOOD + "baud = 12\n", ["devices.ups1.baud", "50"]),
         (GOOD + '[devices."a/b"]\nkind = "ups"\nport = "x"\n', ["letters, digits"]),

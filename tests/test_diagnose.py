@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import time
+import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -252,14 +253,29 @@ def test_offline_a_wrong_configuration_is_the_first_fact_and_the_store_is_still_
     json.dumps(found)
 
 
-def test_the_line_of_a_kind_that_may_carry_secrets_is_never_traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    from agent.drivers import DRIVERS
-
-    monkeypatch.setitem(DRIVERS, "epp", DRIVERS["ups"])
+def test_a_trace_shows_what_the_driver_says_of_the_line_and_never_its_bytes() -> None:
+    master, slave = pty.openpty()
+    tty.setraw(slave)
     heard: list[str] = []
-    with pytest.raises(ConfigError, match="secrets"):
-        probe("/dev/null", "epp", say=heard.append, trace=True)
+
+    def hear(line: str) -> None:
+        heard.append(line)
+        if "asks Q1" in line:
+            os.write(master, b"4711 is no frame of a UPS\r")
+
+    try:
+        found = probe(os.ttyname(slave), "ups", seconds=1.0, say=hear, trace=True)
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert found["received"] > 0
+    assert any("asks Q1" in line for line in heard)
+    assert not any("34 37 31 31" in line or "4711" in line for line in heard)
+
+
+def test_a_port_that_is_not_there_is_told_before_anything_is_asked() -> None:
+    heard: list[str] = []
     with pytest.raises(LinkError) as refused:
-        probe("/no/such/port", "epp", say=heard.append)
+        probe("/no/such/port", "ups", say=heard.append)
     assert refused.value.cause == "missing"
     assert heard == []

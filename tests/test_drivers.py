@@ -25,8 +25,21 @@ MOST_KEPT = 256
 
 # A frame that the device may say at any time and that shows as `link.state up`, with a word to watch in it.
 SPOKEN = {
+    "acceptor": (bytes.fromhex("7F 80 02 F0 E9 4A 22"), "link.state", "up"),
+    "card_reader": (bytes.fromhex("F2 00 00 06 50 31 30 31 31 31 03 97"), "card.stacker", "low"),
     "ups": (b"(226.0 195.0 226.0 014 49.0 27.5 30.0 00001000\r", "mains", "ok"),
     "printer": (bytes.fromhex("18 00 0F 00"), "paper.receipt", "out"),
+    "epp": (
+        b"\x021470" + b"EXAMPLE KIOSK".ljust(50) + b"3132331B34353608373839072E30230D4143454742444648"
+        b"00001EFF011033370A0000000000ZT588 V10V2312030042\x0377",
+        "key.imk.state",
+        "loaded",
+    ),
+    "pin_pad": (
+        bytes.fromhex("0F 30 36 B2 B4 36 B8 B8 30 B4 30 B1 41 30 30 B1 B2 33 B4 8E 78"),
+        "device.serial",
+        "246880401A001234",
+    ),
     "dispenser": (
         bytes.fromhex("01 30 02 50 20 00 04 31 60 64 0C 32 60 64 0C 33 60 64 00 30 60 64 03 44"),
         "cassette.3.state",

@@ -90,6 +90,7 @@ def test_kinds_needs_no_server() -> None:
     found = json.loads(hwsim("kinds", "--json").stdout)
     assert found["echo"] == {
         "baud": 9600,
+        "medium": "serial",
         "can_be_tapped": True,
         "settings": {"colour": ["red", "green"], "level": "a whole number"},
     }
@@ -148,7 +149,7 @@ ONE = '[terminals.atm1.devices.e1]\nkind = "echo"\n'
         ),
         ("[terminals.atm1.devices.e1]\n", "terminals.atm1.devices.e1.kind is missing"),
         (ONE + "tpc = 1", "terminals.atm1.devices.e1.tpc is not a known key; did you mean tcp?"),
-        (ONE + "speed = 1", "known keys are kind, set, tapped, tcp"),
+        (ONE + "speed = 1", "known keys are kind, line, set, tapped, tcp"),
         (
             ONE + "tcp = 70000",
             "terminals.atm1.devices.e1.tcp: input should be less than or equal to 65535, not 70000",

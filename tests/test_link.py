@@ -13,8 +13,9 @@ import serial
 from agent.config import Device
 from agent.drivers import DRIVERS
 from agent.errors import LinkError
-from agent.link import Link, open_port
+from agent.link import Link
 from agent.model import Heard, Operation, Outcome
+from agent.ports import open_port
 from tests.whole import Site, site, wait
 
 UPS = '\n[devices.ups1]\nkind = "ups"\nport = "./atm1/ups1"\n'
@@ -74,7 +75,8 @@ def test_a_file_is_not_a_port(tmp_path: Path) -> None:
 def test_every_operation_gets_an_outcome_also_without_a_line(tmp_path: Path) -> None:
     heard: list[Heard] = []
     stop = threading.Event()
-    link = Link(device(str(tmp_path / "none")), heard.append, stop)
+    one = device(str(tmp_path / "none"))
+    link = Link(one, [one], heard.append, stop)
     link.perform(Operation("id1", "d", "self_test", "root"))
     thread = threading.Thread(target=link.run)
     thread.start()

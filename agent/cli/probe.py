@@ -1,5 +1,6 @@
 """This file knows `tillwire probe`: open one port, ask, and say what answers there."""
 
+import tomllib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 from agent.cli import printing, wording
 from agent.cli.options import Json
 from agent.cli.printing import cell
+from agent.errors import ControlError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,8 +28,12 @@ def probe(
         typer.Option(min=50, max=4_000_000, help="Line speed; otherwise the kind's.", show_default=False),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.5, max=600.0, help="How long to ask at the most.")] = 10.0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A key of the device's table, such as address=1."),
+    ] = None,
     trace: Annotated[
-        bool, typer.Option("--trace", help="Show the bytes on stderr; never for a kind that may carry secrets.")
+        bool, typer.Option("--trace", help="Show each frame and its meaning on stderr; never a keypad or a card.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -47,9 +53,25 @@ def probe(
             else:
                 printing.say(text)
 
-        found = diagnose.probe(port, kind, baud=baud, seconds=seconds, say=say, trace=trace)
+        found = diagnose.probe(
+            port, kind, _parsed(settings or []), baud=baud, seconds=seconds, say=say, trace=trace
+        )
     printing.show(found, _view, as_json)
     raise typer.Exit(0 if found["link"] == "up" else 1)
+
+
+def _parsed(settings: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs as the configuration would read them; a value that is no TOML is a text."""
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name:
+            raise ControlError(f"{setting!r} is not a setting: write NAME=VALUE, for example address=1", 2)
+        try:
+            parsed[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed[name] = text
+    return parsed
 
 
 def _view(found: Mapping[str, Any]) -> "RenderableType":

@@ -52,6 +52,10 @@ def sentence(row: Mapping[str, Any]) -> str:
         case {"kind": "change", "point": point, "value": now, "was": was}:
             inferred = " (inferred)" if row.get("inferred") else ""
             return f"{point}: {value(was)} → {value(now)}{inferred}{_said(row)}"
+        case {"kind": "flapping", "point": point, "value": now, "was": was}:
+            return f"{point} flaps between {value(was)} and {value(now)}: from here on its changes are counted"
+        case {"kind": "steady", "point": point, "value": now, "count": count}:
+            return f"{point} is steady at {value(now)} after {count} changes{_said(row)}"
         case {"kind": "known", "values": values}:
             return "known: " + ", ".join(f"{point} {value(now)}" for point, now in values.items())
         case {"kind": "unknown", "points": points}:
@@ -59,7 +63,13 @@ def sentence(row: Mapping[str, Any]) -> str:
         case {"kind": "fault.raised", "code": code, "point": point}:
             return f"fault {code} ({row.get('severity', 'unknown')}): {point} {value(row.get('value'))}{_said(row)}"
         case {"kind": "fault.cleared", "code": code, "point": point}:
-            return f"cleared {code}: {point}"
+            return f"cleared {code}: {point}{_flapped(row)}"
+        case {"kind": "fault.flapping", "code": code, "point": point}:
+            return f"fault {code} ({row.get('severity', 'unknown')}) comes and goes: {point}{_flapped(row)}"
+        case {"kind": "fault.steady", "code": code, "point": point}:
+            return f"fault {code} stands: {point} {value(row.get('value'))}{_flapped(row)}"
+        case {"kind": "fault.explained", "code": code, "by": by}:
+            return f"{code} is no fault of its own: {by} has lost its mains"
         case {"kind": "operation", "verb": verb}:
             arguments = "".join(f" {name}={given}" for name, given in row.get("arguments", {}).items())
             return f"{row.get('by', 'somebody')} asked for {verb}{arguments}"
@@ -68,6 +78,10 @@ def sentence(row: Mapping[str, Any]) -> str:
         case _:
             rest = ", ".join(f"{key} {content}" for key, content in row.items() if key not in STANDARD_KEYS)
             return f"{row.get('kind', '?')}: {rest}" if rest else str(row.get("kind", "?"))
+
+
+def _flapped(row: Mapping[str, Any]) -> str:
+    return f" (flapping, {row['count']} changes)" if row.get("count") else ""
 
 
 def _said(row: Mapping[str, Any]) -> str:

@@ -1,14 +1,21 @@
-"""This file knows the registry: kind -> class. What a driver is stands in agent/drivers/contract.py."""
+"""This file knows the registries: kind -> class. What a driver is stands in agent/drivers/contract.py."""
 
-from agent.drivers.contract import Access, Driver, Line
+from agent.drivers.contract import Access, Driver, Line, Shared
 from agent.drivers.dispenser import Dispenser
 from agent.drivers.printer import Printer
 from agent.drivers.ups import Ups
 
-__all__ = ["DRIVERS", "Access", "Driver", "Line"]
+__all__ = ["DRIVERS", "SHARED", "Access", "Driver", "Line", "Shared", "driver_class"]
 
 DRIVERS: dict[str, type[Driver]] = {
     "dispenser": Dispenser,
     "printer": Printer,
     "ups": Ups,
 }
+
+SHARED: dict[str, type[Shared]] = {}
+
+
+def driver_class(kind: str) -> type[Driver] | type[Shared]:
+    """The class of a kind of either shape. Raises KeyError."""
+    return DRIVERS[kind] if kind in DRIVERS else SHARED[kind]

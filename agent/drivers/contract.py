@@ -4,6 +4,10 @@ A driver does no I/O. Bytes come in through `receive`, readings go out, time is 
 seconds, never backwards). One driver object serves one opening of one line: after a lost line the link makes
 a new one, so no half-frame and no half-dialogue survives an unplugged cable.
 
+There are two shapes. A `Driver` is alone on its line. A `Shared` driver speaks for several devices behind one
+line (an RS-485 bus, a server, a publisher of services), so what it hears says of which device it is. Everything
+else is the same for both.
+
 Rules that every driver keeps (tests/test_drivers.py holds each against them):
 - any slicing of the byte stream gives the same readings;
 - buffers have a hard limit; bad bytes are counted (`link.bad_frames`), never raised;
@@ -18,14 +22,21 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
-from agent.model import Operation, Outcome, Reading
+from agent.drivers.transcript import Transcript
+from agent.model import Heard, Operation, Outcome, Reading
 
-Access = Literal["own", "listen"]
+Access = Literal["own", "listen", "service"]
+"""own: the agent is the only master of the device; listen: a passive tap, nothing is ever written; service: another
+program owns the device, and tells its status to whoever asks."""
+
+Medium = Literal["serial", "tcp", "messages"]
+"""serial: a serial line, also behind socket:// or rfc2217://; tcp: a server, socket://host:port; messages:
+websockets below ws:// or wss://, whose messages travel as records (framing.Records)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Line settings of a device as it leaves the factory; a config may override `baud`."""
+    """What carries a device's bytes, and line settings as it leaves the factory; a config may override `baud`."""
 
     baud: int = 9600
     bits: int = 8
@@ -33,16 +44,18 @@ class Line:
     stop: int = 1
     dtr: bool = True
     rts: bool = True
+    medium: Medium = "serial"
 
 
 class Driver(Protocol):
-    """One device on one opening of its line.
+    """One device, alone on one opening of its line.
 
-    line        factory settings of the serial line
-    access      what the driver can do: "own" (it is the only master), "listen" (it decodes a passive tap of
-                both directions and never writes)
-    why_not     for each access that is missing above, one sentence that tells the reason
+    line        factory settings of the line
+    access      what the driver can do, of Access; what a config says when it says nothing is "own", or the only
+                one there is
+    why_not     for each of "own" and "listen" that is missing above, one sentence that tells the reason
     operations  verb -> one sentence of help; the verbs that `perform` understands
+    transcript  what the conversation was, for a technician who traces it; nothing secret ever stands in it
     Options     a frozen dataclass of the settings under the device's table in the config; every field has a
                 default, and a docstring tells its meaning. `poll` (seconds) is always one of them.
     """
@@ -52,6 +65,7 @@ class Driver(Protocol):
     why_not: ClassVar[Mapping[Access, str]]
     operations: ClassVar[Mapping[str, str]]
     Options: ClassVar[type[Any]]
+    transcript: Transcript
 
     def __init__(self, options: Any, access: Access = "own") -> None: ...
 
@@ -66,6 +80,40 @@ class Driver(Protocol):
 
     def perform(self, operation: Operation, now: float) -> None:
         """Begin an operation. Its Outcome comes from a later `receive` or `tick`, exactly one for each."""
+
+
+class Shared(Protocol):
+    """Several devices behind one opening of one line. `link.state` is said of each of them.
+
+    LineOptions  as Options, of the line's own table: [lines.<name>]
+    Options      as Driver's, of each device's table; a field without a default must be given
+
+    The rest is as in Driver.
+    """
+
+    line: ClassVar[Line]
+    access: ClassVar[frozenset[Access]]
+    why_not: ClassVar[Mapping[Access, str]]
+    operations: ClassVar[Mapping[str, str]]
+    LineOptions: ClassVar[type[Any]]
+    Options: ClassVar[type[Any]]
+    transcript: Transcript
+
+    def __init__(self, options: Any, devices: Mapping[str, Any]) -> None:
+        """`devices`: name -> its Options. Raises ValueError with a sentence when they cannot share a line, e.g.
+        two devices at one address."""
+
+    def receive(self, data: bytes, now: float) -> list[Heard]:
+        """What these bytes mean, together with those before them, by device."""
+
+    def tick(self, now: float) -> list[Heard]:
+        """What the passing of time means, by device."""
+
+    def outgoing(self) -> bytes:
+        """Bytes to send since the last call."""
+
+    def perform(self, operation: Operation, now: float) -> None:
+        """Begin an operation on `operation.device`."""
 
 
 def refusal(operation: Operation, verbs: Collection[str], greatest: Mapping[str, int] | None = None) -> str:

@@ -26,9 +26,11 @@ from agent.drivers.lcdm import (
     TEST_DISPENSE,
     Picture,
     error_word,
+    meaning,
     measure_for,
     quantities,
 )
+from agent.drivers.transcript import Transcript
 from agent.model import Operation, Outcome, Reading
 
 ACK_WAIT, STATUS_WAIT = 0.55, 5.0
@@ -75,6 +77,7 @@ class Dispenser:
     Options: ClassVar[type[DispenserOptions]] = DispenserOptions
 
     def __init__(self, options: DispenserOptions, access: Access = "own") -> None:
+        self.transcript = Transcript()
         self._unit = options.unit_id
         self._listening = access == "listen"
         status = Question("status", self._command(STATUS), options.poll, ACK_WAIT, reply=STATUS_WAIT)
@@ -98,7 +101,9 @@ class Dispenser:
         for at in range(len(data)):  # bytewise: what is a damaged ACK must not depend on slicing
             frames = self._deframer.feed(data[at : at + 1], now)
             self._dialogue.came(self._deframer.skipped, now)
-            out += [reading for frame in frames for reading in understand(frame, now)]
+            for frame in frames:
+                self.transcript.heard(meaning(frame), frame)
+                out += understand(frame, now)
         return out + self._dialogue.outcomes()
 
     def tick(self, now: float) -> list[Reading | Outcome]:
@@ -117,6 +122,8 @@ class Dispenser:
     def outgoing(self) -> bytes:
         """Bytes to send since the last call; always none with access "listen"."""
         data, self._dialogue.outgoing = self._dialogue.outgoing, b""
+        if data:
+            self.transcript.sent(meaning(data), data)
         return data
 
     def perform(self, operation: Operation, now: float) -> None:

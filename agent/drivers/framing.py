@@ -96,3 +96,66 @@ class Deframer:
 def xor_of(data: bytes) -> int:
     """The block check character of most serial devices: XOR of all bytes (BCC, LRC)."""
     return reduce(xor, data, 0)
+
+
+class Records:
+    """Messages of several channels as one stream of bytes, for media that carry messages (websockets).
+
+        1E act channel 1F text 1D
+
+    act is "o" (the channel is open), "t" (a message), or "c" (it is closed; the text tells why). JSON holds none of
+    these three control characters, and whoever writes a record takes them out of anything else.
+
+    limit  the most bytes of one record; a longer one is skipped and counted in `bad`, as is a damaged one
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+        self._lost = False
+        self.bad = 0
+        self.skipped = 0
+
+    @property
+    def kept(self) -> int:
+        """Bytes of an unfinished record."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> list[tuple[str, str, bytes]]:
+        """The (act, channel, text) of each record that `data` completes, in order."""
+        *whole, rest = data.split(b"\x1d")
+        records = []
+        for piece in whole:
+            self._keep(piece)
+            record, self._lost = None if self._lost else _record(bytes(self._buffer)), False
+            if record is None:
+                self.bad += 1
+                self.skipped += len(self._buffer) + 1
+            else:
+                records.append(record)
+            self._buffer.clear()
+        self._keep(rest)
+        return records
+
+    def _keep(self, piece: bytes) -> None:
+        room = self._limit - len(self._buffer)
+        if len(piece) > room:
+            self.skipped += len(piece) + len(self._buffer)
+            self._lost = True
+            self._buffer.clear()
+        else:
+            self._buffer += piece
+
+
+def _record(data: bytes) -> tuple[str, str, bytes] | None:
+    # What stands before the last 1E is the rest of a record that was cut.
+    head, mark, text = data[data.rfind(b"\x1e") + 1 :].partition(b"\x1f")
+    if b"\x1e" not in data or not mark or head[:1] not in (b"o", b"t", b"c"):
+        return None
+    return chr(head[0]), head[1:].decode("utf-8", "replace"), text
+
+
+def record(act: str, channel: str, text: bytes = b"") -> bytes:
+    """The bytes of one record; see Records."""
+    clean = text.translate(None, b"\x1d\x1e\x1f")
+    return b"\x1e" + act.encode() + channel.encode() + b"\x1f" + clean + b"\x1d"

@@ -44,6 +44,25 @@ ERRORS: dict[int, str] = {int(code, 16): word for code, word in re.findall(r"(\w
 STOPPING = frozenset(re.findall(r"(\w+)!", _TABLE))
 
 
+NAMES = {
+    RESET: "reset",
+    STATUS: "status",
+    PURGE: "purge",
+    DISPENSE: "dispense",
+    TEST_DISPENSE: "test dispense",
+    LAST_STATUS: "last status",
+}
+CONTROLS = {0x04: "end", 0x06: "acknowledged", 0x15: "say it again"}
+
+
+def meaning(frame: bytes) -> str:
+    """What a frame or a control character is, for the transcript."""
+    if len(frame) == 1:
+        return CONTROLS.get(frame[0], "")
+    name = NAMES.get(frame[3], f"command {frame[3]:02X}") if len(frame) > 3 else ""
+    return f"command: {name}" if frame[0] == HOST else f"response: {name}"
+
+
 @dataclass(slots=True)
 class _Cassette:
     """One position. `empty` tells from what we concluded it; there is no emptiness without the near-end flag."""

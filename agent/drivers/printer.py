@@ -32,6 +32,7 @@ from agent.drivers.dialogue import Dialogue, Question
 from agent.drivers.doubt import Twice
 from agent.drivers.framing import BAD, MORE, Deframer
 from agent.drivers.hearing import BadFrames
+from agent.drivers.transcript import Transcript
 from agent.model import Operation, Outcome, Reading
 
 LIMIT = 100
@@ -94,6 +95,7 @@ class Printer:
     Options: ClassVar[type[PrinterOptions]] = PrinterOptions
 
     def __init__(self, options: PrinterOptions, access: Access = "own") -> None:
+        self.transcript = Transcript()
         polls = [
             Question(name, bytes((0x10, 0x04, n)), every=options.poll, timeout=STATUS_TIMEOUT)
             for n, name in enumerate(STATUS, 1)
@@ -133,7 +135,9 @@ class Printer:
             out += self._status_byte(self._last_byte[0], now)
             self._last_byte = None
         self._dialogue.held = QUEUED if self._state == "offline" else frozenset()
-        self._outgoing += self._dialogue.next(now)
+        if data := self._dialogue.next(now):
+            self._outgoing += data
+            self.transcript.sent(f"asks {self._dialogue.pending.name}" if self._dialogue.pending else "", data)
         if (lapsed := self._dialogue.lapsed) is not None:
             out += self._lapsed(lapsed, now)
         out += self._bad_frames.report(self._deframer.bad, now)
@@ -172,6 +176,7 @@ class Printer:
 
     def _frame(self, frame: bytes, now: float) -> list[Reading]:
         clean = now - self._rubbish_at > RUBBISH_LASTS
+        self.transcript.heard(_meaning(frame), frame)
         if frame[0] == 0x5F:
             return self._block(frame[1:-1].decode("ascii"), now)
         if frame[0] & 0x93 == 0x10:
@@ -272,6 +277,13 @@ class Printer:
                 self._dialogue.end(question.operation, "failed", why, now, error)
             else:
                 self._dialogue.end(question.operation, "done", "the error is gone", now, error)
+
+
+def _meaning(frame: bytes) -> str:
+    """What kind of thing the printer says, for the transcript."""
+    if frame[0] == 0x5F:
+        return f"identity {frame[1:-1].decode('ascii')}"
+    return "automatic status" if len(frame) == 4 else "status byte" if frame[0] & 0x93 == 0x12 else "flow control"
 
 
 def _measure(data: bytes) -> int:

@@ -26,6 +26,7 @@ from agent.drivers.dialogue import Dialogue, Question
 from agent.drivers.doubt import Twice
 from agent.drivers.framing import BAD, MORE, Deframer
 from agent.drivers.hearing import BadFrames
+from agent.drivers.transcript import Transcript
 from agent.model import Operation, Outcome, Reading
 
 STATUS = re.compile(rb"\(([ -~]{5}) ([ -~]{5}) ([ -~]{5}) ([ -~]{3}) ([ -~]{4}) ([ -~]{4}) ([ -~]{4}) ([01]{8})\r")
@@ -92,6 +93,7 @@ class Ups:
     Options: ClassVar[type[UpsOptions]] = UpsOptions
 
     def __init__(self, options: UpsOptions, access: Access = "own") -> None:
+        self.transcript = Transcript()
         self._dialogue = Dialogue(
             (
                 Question("Q1", b"Q1\r", every=options.poll),
@@ -118,7 +120,9 @@ class Ups:
         out: list[Reading | Outcome] = []
         for line in self._deframer.expire(now):
             out += self._line(line, now)
-        self._outgoing += self._dialogue.next(now)
+        if data := self._dialogue.next(now):
+            self._outgoing += data
+            self.transcript.sent(f"asks {self._dialogue.pending.name}" if self._dialogue.pending else "", data)
         if (lapsed := self._dialogue.lapsed) is not None:
             if lapsed.operation:
                 self._dialogue.hurry("Q1")  # does it live? Then its silence was consent.
@@ -142,15 +146,18 @@ class Ups:
         if line in (b"\r", b"\n"):
             return []  # some clones end a line with CR LF
         if (fields := STATUS.fullmatch(line)) is not None:
+            self.transcript.heard(f"status {_text(line)}", line)
             self._answers("Q1")
             self._prove(now)
             up = self._dialogue.link_state(now, self._deframer.skipped)
             return [*up, *self._status([f.decode() for f in fields.groups()], now)]
         if (fields := RATING.fullmatch(line)) is not None:
+            self.transcript.heard(f"ratings {_text(line)}", line)
             self._answers("F")
             self._prove(now)
             return [*self._measures(RATING_POINTS, [f.decode() for f in fields.groups()], now)]
         if (fields := IDENTITY.fullmatch(line)) is not None:
+            self.transcript.heard(f"identity {_text(line)}", line)
             self._answers("I")
             self._prove(now)
             return [*self._identity([f.decode().strip() for f in fields.groups()], now)]
@@ -159,6 +166,7 @@ class Ups:
     def _short(self, line: bytes, now: float) -> list[Reading | Outcome]:
         """An echo or an acknowledgement of what was asked. Both are signs of life; neither carries data."""
         acknowledged = line.endswith(b"ACK\r")
+        self.transcript.heard("accepted" if acknowledged else "echo: not known, or not accepted", line)
         pending = self._dialogue.pending
         if pending is not None and (line == pending.data or (acknowledged and pending.operation)):
             meant: Question | None = self._dialogue.answered()

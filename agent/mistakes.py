@@ -1,0 +1,43 @@
+"""This file knows how a mistake in a configuration becomes one sentence: the key, what is wrong, what is right."""
+
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+
+def one_of(words: Iterable[str]) -> str:
+    """The words that would be right, in order."""
+    return ", ".join(sorted(words)) or "(none)"
+
+
+def sentence(error: ValidationError, prefix: str, table: Any, extra: tuple[str, ...] = ()) -> str:
+    """The first mistake of a pydantic report as one sentence, and how many more there are."""
+    first, *more = error.errors()
+    path = ".".join(str(part) for part in (*([prefix] if prefix else []), *first["loc"]))
+    match first["type"]:
+        case "missing":
+            text = f"{path} is missing"
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            known = sorted({*_keys(table, first["loc"][:-1]), *extra})
+            close = get_close_matches(str(first["loc"][-1]), known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"known keys are {', '.join(known)}"
+            text = f"{path} is not a known key; {hint}"
+        case "literal_error":
+            text = f"{path} cannot be {first['input']!r}; it can be {first['ctx']['expected']}"
+        case "string_pattern_mismatch":
+            text = f"{path} cannot be {first['input']!r}; use letters, digits, '.', '_' and '-', at most 64"
+        case _:
+            text = f"{path}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+    return text + (f" (and {len(more)} more)" if more else "")
+
+
+def _keys(table: Any, path: tuple[int | str, ...]) -> list[str]:
+    """The keys that the table at `path` below a model knows."""
+    for part in path:
+        field = getattr(table, "model_fields", {}).get(str(part))
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        table = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+    return [f.name for f in fields(table)] if is_dataclass(table) else list(getattr(table, "model_fields", ()))
