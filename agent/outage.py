@@ -2,17 +2,18 @@
 
 Behind the mains of a terminal are all its devices but the one that reports the loss. A device is explained when it
 went dark from BEFORE seconds before the loss to AFTER seconds after it; before, because a device that dies at once
-can be missed sooner than the UPS says why. It stays explained while the supply is lost, and for RETURN seconds
-after that: time to start again. What is dark even then has another cause. A supply that can no longer be seen (the
-UPS itself is silent) counts as it was last seen. Which faults are a loss, and which a loss can explain, says the
-catalogue.
+can be missed sooner than the UPS says why. Once the supply is back, only LATE seconds are left, which silence takes
+to be noticed: who goes dark after that has another cause. What is explained stays so while the supply is lost, and
+for RETURN seconds after that: time to start again. What is dark even then has another cause, too. A supply that can
+no longer be seen (the UPS itself is silent) counts as it was last seen. Which faults are a loss, and which a loss
+can explain, says the catalogue.
 """
 
 from dataclasses import dataclass
 
 from agent.model import Change
 
-BEFORE, AFTER, RETURN = 30.0, 120.0, 60.0
+BEFORE, AFTER, LATE, RETURN = 10.0, 120.0, 20.0, 60.0
 NEVER = float("inf")
 
 Key = tuple[str, str]
@@ -50,7 +51,7 @@ class Outages:
     def explaining(self, device: str, dark: float, now: float) -> Key | None:
         """Whose loss explains that `device` is dark since `dark`, or None."""
         for key, loss in self._losses.items():
-            in_time = loss.begun - BEFORE <= dark <= loss.again + AFTER
+            in_time = loss.begun - BEFORE <= dark <= min(loss.again + AFTER, loss.back + LATE)
             if key[0] != device and in_time and now < self.over(key):
                 return key
         return None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agent.catalogue import parse
 from agent.faults import FaultEvent, Faults, flaps
 from agent.model import Change, Fault, Value
-from agent.outage import AFTER, BEFORE, RETURN
+from agent.outage import AFTER, BEFORE, LATE, RETURN
 from agent.state import published, shown
 
 CATALOGUE = parse(resources.files("agent").joinpath("faults.toml").read_text("utf-8"))
@@ -256,6 +256,17 @@ def test_who_is_still_dark_a_minute_after_the_mains_is_back_has_a_fault_since_it
     terminal.say("q", "link.state", "up")
     assert terminal.wait(2.0) == [("raised", "link.silent")]
     assert [(f.device, f.since) for f in terminal.faults.open()] == [("p", dark)]
+
+
+def test_who_goes_dark_only_when_the_mains_is_back_has_a_fault_of_its_own() -> None:
+    terminal = Terminal()
+    terminal.say("ups", "mains", "lost")
+    terminal.wait(5.0)
+    terminal.say("ups", "mains", "ok")
+    terminal.wait(LATE - 1.0)
+    assert terminal.say("p", "link.state", "silent") == [("explained", "link.silent")]
+    terminal.wait(2.0)
+    assert terminal.say("q", "link.state", "silent") == [("raised", "link.silent")]
 
 
 def test_another_word_for_the_same_darkness_stays_explained() -> None:

@@ -22,7 +22,7 @@ from tests.serving import Running, running
         ({"do": "act", "act": {"device": "e2", "set": {"level": "low"}}}, 2, "level wants int"),
         ({"do": "act", "act": {"device": "e2", "set": {"size": 1}}}, 2, "there are: colour, level"),
         ({"do": "act", "act": {"device": "e2", "line": "explode"}}, 2, "there are: unplug"),
-        ({"do": "act", "act": {"device": "e2", "line": "replug", "kind": "fax"}}, 2, "it can be echo, shout"),
+        ({"do": "act", "act": {"device": "e2", "line": "replug", "kind": "fax"}}, 2, "it can be desk, echo"),
         ({"do": "act", "act": {"device": "tap", "line": "replug", "kind": "shout"}}, 2, "tapped"),
         ({"do": "act", "act": {"device": "e2", "withdraw": {"position": 1, "count": 1}}}, 2, "tapped = true"),
         ({"do": "act", "act": {"device": "tap", "withdraw": {"position": 9, "count": 1}}}, 2, "there are 1 to 4"),
