@@ -6,6 +6,8 @@ What a simulated device is stands in hwsim/contract.py.
 from hwsim.card_reader import CardReader
 from hwsim.contract import Allowed, SimulatedDevice, change_setting
 from hwsim.dispenser import Dispenser
+from hwsim.epp import Epp
+from hwsim.pin_pad import PinPad
 from hwsim.printer import Printer
 from hwsim.ups import Ups
 
@@ -14,6 +16,8 @@ __all__ = ["DEVICES", "Allowed", "SimulatedDevice", "change_setting"]
 DEVICES: dict[str, type[SimulatedDevice]] = {
     "card_reader": CardReader,
     "dispenser": Dispenser,
+    "epp": Epp,
+    "pin_pad": PinPad,
     "printer": Printer,
     "ups": Ups,
 }

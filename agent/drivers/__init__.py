@@ -3,6 +3,8 @@
 from agent.drivers.card_reader import CardReader
 from agent.drivers.contract import Access, Driver, Line, Shared
 from agent.drivers.dispenser import Dispenser
+from agent.drivers.epp import Epp
+from agent.drivers.pin_pad import PinPad
 from agent.drivers.printer import Printer
 from agent.drivers.ups import Ups
 
@@ -11,6 +13,8 @@ __all__ = ["DRIVERS", "SHARED", "Access", "Driver", "Line", "Shared", "driver_cl
 DRIVERS: dict[str, type[Driver]] = {
     "card_reader": CardReader,
     "dispenser": Dispenser,
+    "epp": Epp,
+    "pin_pad": PinPad,
     "printer": Printer,
     "ups": Ups,
 }
