@@ -2,6 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
+NPM_PEERS := .npm-peers
 export CI
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -28,6 +29,13 @@ $(PEERS)/installed: requirements/peers.lock.txt
 	$(PEERS)/bin/pip install --quiet --require-hashes --requirement requirements/peers.lock.txt
 	touch $@
 
+# Without npm this is left out, and the tests that need it are skipped by name.
+$(NPM_PEERS)/installed: tests/peers/ssp/package.json tests/peers/ssp/package-lock.json | debian-peers
+	@mkdir -p $(NPM_PEERS)
+	cp tests/peers/ssp/package.json tests/peers/ssp/package-lock.json $(NPM_PEERS)/
+	if command -v npm >/dev/null; then \
+	    npm ci --ignore-scripts --no-audit --no-fund --silent --prefix $(NPM_PEERS) && touch $@; fi
+
 debian-peers:
 	@tests/install-debian-peers
 
@@ -39,7 +47,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: setup $(PEERS)/installed debian-peers lint
+test: setup $(PEERS)/installed debian-peers $(NPM_PEERS)/installed lint
 	$(BIN)/pytest $(ARGS)
 
 docs: setup
@@ -55,4 +63,4 @@ lock: setup
 	    --generate-hashes --no-header --quiet --output-file requirements/peers.lock.txt
 
 clean:
-	rm -rf $(VENV) $(PEERS) run build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(NPM_PEERS) run build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -289,7 +289,7 @@ def _port(port: str, folder: Path) -> str:
     """A port name; a relative path (run/ups1) starts at the folder, URLs and COM3 stay."""
     if "://" in port or "/" not in port or port.startswith("/"):
         return port
-    return str(folder.resolve() / port)
+    return os.path.normpath(folder.resolve() / port)
 
 
 def _no_shared_port(config: Config) -> None:
@@ -324,8 +324,8 @@ def _loopback(host: str) -> bool:
 def _absolute(config: Config, folder: Path) -> Config:
     base = folder.resolve()
     update: dict[str, Any] = {
-        "terminal": config.terminal.model_copy(update={"data": base / config.terminal.data}),
-        "control": config.control.model_copy(update={"socket": base / config.control.socket}),
+        "terminal": config.terminal.model_copy(update={"data": _below(base, config.terminal.data)}),
+        "control": config.control.model_copy(update={"socket": _below(base, config.control.socket)}),
     }
     if config.broker:
         update["broker"] = _absolute_tls(config.broker, base)
@@ -333,9 +333,13 @@ def _absolute(config: Config, folder: Path) -> Config:
     return config.model_copy(update=update)
 
 
+def _below(base: Path, path: Path) -> Path:
+    return Path(os.path.normpath(base / path))
+
+
 def _absolute_tls(table: Any, base: Path) -> Any:
     """The same table, with the files of its `tls` below `base`."""
     if table.tls is None:
         return table
-    files = {key: base / path for key, path in table.tls if path is not None}
+    files = {key: _below(base, path) for key, path in table.tls if path is not None}
     return table.model_copy(update={"tls": table.tls.model_copy(update=files)})

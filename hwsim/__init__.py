@@ -3,6 +3,7 @@
 What a simulated device is stands in hwsim/contract.py.
 """
 
+from hwsim.acceptor import Acceptor
 from hwsim.card_reader import CardReader
 from hwsim.contract import Allowed, SimulatedDevice, change_setting
 from hwsim.dispenser import Dispenser
@@ -14,6 +15,7 @@ from hwsim.ups import Ups
 __all__ = ["DEVICES", "Allowed", "SimulatedDevice", "change_setting"]
 
 DEVICES: dict[str, type[SimulatedDevice]] = {
+    "acceptor": Acceptor,
     "card_reader": CardReader,
     "dispenser": Dispenser,
     "epp": Epp,

@@ -1,5 +1,6 @@
 """This file knows the registries: kind -> class. What a driver is stands in agent/drivers/contract.py."""
 
+from agent.drivers.acceptor import Acceptor
 from agent.drivers.card_reader import CardReader
 from agent.drivers.contract import Access, Driver, Line, Shared
 from agent.drivers.dispenser import Dispenser
@@ -11,6 +12,7 @@ from agent.drivers.ups import Ups
 __all__ = ["DRIVERS", "SHARED", "Access", "Driver", "Line", "Shared", "driver_class"]
 
 DRIVERS: dict[str, type[Driver]] = {
+    "acceptor": Acceptor,
     "card_reader": CardReader,
     "dispenser": Dispenser,
     "epp": Epp,
