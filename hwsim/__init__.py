@@ -8,6 +8,8 @@ from hwsim.card_reader import CardReader
 from hwsim.contract import Allowed, SimulatedDevice, change_setting
 from hwsim.dispenser import Dispenser
 from hwsim.epp import Epp
+from hwsim.modbus import Modbus
+from hwsim.nut import Nut
 from hwsim.pin_pad import PinPad
 from hwsim.printer import Printer
 from hwsim.ups import Ups
@@ -19,6 +21,8 @@ DEVICES: dict[str, type[SimulatedDevice]] = {
     "card_reader": CardReader,
     "dispenser": Dispenser,
     "epp": Epp,
+    "modbus": Modbus,
+    "nut": Nut,
     "pin_pad": PinPad,
     "printer": Printer,
     "ups": Ups,

@@ -5,6 +5,8 @@ from agent.drivers.card_reader import CardReader
 from agent.drivers.contract import Access, Driver, Line, Shared
 from agent.drivers.dispenser import Dispenser
 from agent.drivers.epp import Epp
+from agent.drivers.modbus import Modbus
+from agent.drivers.nut import Nut
 from agent.drivers.pin_pad import PinPad
 from agent.drivers.printer import Printer
 from agent.drivers.ups import Ups
@@ -21,7 +23,10 @@ DRIVERS: dict[str, type[Driver]] = {
     "ups": Ups,
 }
 
-SHARED: dict[str, type[Shared]] = {}
+SHARED: dict[str, type[Shared]] = {
+    "modbus": Modbus,
+    "nut": Nut,
+}
 
 
 def driver_class(kind: str) -> type[Driver] | type[Shared]:
