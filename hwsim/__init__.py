@@ -13,6 +13,7 @@ from hwsim.nut import Nut
 from hwsim.pin_pad import PinPad
 from hwsim.printer import Printer
 from hwsim.ups import Ups
+from hwsim.xfs4iot import Xfs4iot
 
 __all__ = ["DEVICES", "Allowed", "SimulatedDevice", "change_setting"]
 
@@ -26,4 +27,5 @@ DEVICES: dict[str, type[SimulatedDevice]] = {
     "pin_pad": PinPad,
     "printer": Printer,
     "ups": Ups,
+    "xfs4iot": Xfs4iot,
 }

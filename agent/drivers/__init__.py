@@ -10,6 +10,7 @@ from agent.drivers.nut import Nut
 from agent.drivers.pin_pad import PinPad
 from agent.drivers.printer import Printer
 from agent.drivers.ups import Ups
+from agent.drivers.xfs4iot import Xfs4iot
 
 __all__ = ["DRIVERS", "SHARED", "Access", "Driver", "Line", "Shared", "driver_class"]
 
@@ -26,6 +27,7 @@ DRIVERS: dict[str, type[Driver]] = {
 SHARED: dict[str, type[Shared]] = {
     "modbus": Modbus,
     "nut": Nut,
+    "xfs4iot": Xfs4iot,
 }
 
 
