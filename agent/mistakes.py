@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from pydantic import ValidationError
 
@@ -29,15 +29,21 @@ def sentence(error: ValidationError, prefix: str, table: Any, extra: tuple[str, 
             text = f"{path} cannot be {first['input']!r}; it can be {first['ctx']['expected']}"
         case "string_pattern_mismatch":
             text = f"{path} cannot be {first['input']!r}; use letters, digits, '.', '_' and '-', at most 64"
+        case "value_error":
+            text = f"{path}: {first['ctx']['error']}"
         case _:
             text = f"{path}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
     return text + (f" (and {len(more)} more)" if more else "")
 
 
 def _keys(table: Any, path: tuple[int | str, ...]) -> list[str]:
-    """The keys that the table at `path` below a model knows."""
+    """The keys that the table at `path` below a model or a dataclass knows."""
     for part in path:
-        field = getattr(table, "model_fields", {}).get(str(part))
-        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        table = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+        # A part that is no field is the key of a mapping: its tables are of the class found before.
+        waiting = [get_type_hints(table).get(str(part))]
+        while waiting:
+            kind = waiting.pop()
+            if hasattr(kind, "model_fields") or is_dataclass(kind):
+                table = kind
+            waiting += get_args(kind)
     return [f.name for f in fields(table)] if is_dataclass(table) else list(getattr(table, "model_fields", ()))

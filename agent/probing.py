@@ -141,6 +141,8 @@ class _Talk:
         match self.link:
             case "up":
                 return f"a {kind} answers" + (f", but {state.raw}" if state and state.raw else "")
+            case "missing" | "stale" | "unusable":
+                return f"{self.link}: {state.raw if state else ''}"
             case "silent":
                 sent = f"{self.sent} bytes were sent and " if self.sent else ""
                 return f"silent: {sent}nothing came back; is it switched on, and is the cable in?"

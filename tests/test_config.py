@@ -21,6 +21,47 @@ kind = "ups"
 port = "/dev/ttyS0"
 """
 
+BUS = """
+[terminal]
+org = "coop"
+id = "ATM-0001"
+data = "data"
+[lines.bus]
+kind = "modbus"
+port = "/dev/ttyS4"
+[devices.p1]
+line = "bus"
+address = 1
+"""
+XFS = """
+[terminal]
+org = "coop"
+id = "ATM-0001"
+data = "data"
+[lines.v]
+kind = "xfs4iot"
+port = "ws://127.0.0.1"
+[devices.d]
+line = "v"
+service = "SimPrinter"
+"""
+
+
+def test_devices_on_a_line_have_its_kind_and_its_port(tmp_path: Path) -> None:
+    config = parse((BUS + '[devices.p2]\nline = "bus"\naddress = 2\n').encode(), tmp_path)
+    assert [(d.kind, d.port, d.access, d.options.address) for d in config.devices.values()] == [
+        ("modbus", "/dev/ttyS4", "own", 1),
+        ("modbus", "/dev/ttyS4", "own", 2),
+    ]
+    assert parse(XFS.encode(), tmp_path).devices["d"].access == "service"
+
+
+def test_tls_of_a_line_is_below_the_file(tmp_path: Path) -> None:
+    secure = XFS.replace("ws://", "wss://").replace("[devices.d]", '[lines.v.tls]\nca = "ca.pem"\n[devices.d]')
+    tls = parse(secure.encode(), tmp_path).lines["v"].tls
+    assert tls is not None
+    assert tls.ca == tmp_path / "ca.pem"
+
 
 def test_a_good_file_is_absolute_frozen_and_has_a_digest(tmp_path: Path) -> None:
     path = tmp_path / "terminal.toml"
@@ -59,6 +100,27 @@ def test_a_good_file_is_absolute_frozen_and_has_a_digest(tmp_path: Path) -> None
         ('digest = "x"\n' + GOOD, ["digest is not a key"]),
         ("devices = 3\n", ["devices must be tables"]),
         ("devices.ups1 = 3\n", ["devices.ups1 must be a table"]),
+        (GOOD + "poll = 0\n", ["devices.ups1: poll must be more than 0"]),
+        (BUS + '[devices.bus]\nkind = "ups"\nport = "x"\n', ["lines.bus and devices.bus have the same name"]),
+        (BUS.replace('line = "bus"', 'line = "buss"'), ["devices.p1.line: there is no [lines.buss]", "bus"]),
+        (BUS.replace('line = "bus"', 'line = "bus"\nport = "/dev/x"'), ["devices.p1.port belongs to [lines.bus]"]),
+        (BUS.replace("address = 1\n", ""), ["devices.p1.address is missing"]),
+        (BUS.replace("address = 1\n", "address = 300\n"), ["devices.p1: address must be 1 to 247"]),
+        (BUS + '[devices.p2]\nline = "bus"\naddress = 1\n', ["lines.bus:", "address 1"]),
+        (BUS + '[lines.spare]\nkind = "modbus"\nport = "/dev/s"\n', ["lines.spare has no device"]),
+        (BUS + '[devices.x]\nkind = "modbus"\nport = "x"\n', ["devices.x.kind: modbus serves several devices"]),
+        (BUS.replace('kind = "modbus"', 'kind = "ups"'), ["lines.bus.kind: a ups is alone on its line"]),
+        (BUS.replace('kind = "modbus"', 'kind = "bus"'), ["lines.bus.kind: there is no kind 'bus'", "modbus"]),
+        (
+            BUS + "[devices.p1.inputs]\ntamper = { at = 0, activ = 'on' }\n",
+            ["activ is not a known key", "did you mean active"],
+        ),
+        (BUS + "[devices.p1.inputs]\ntampr = { at = 0 }\n", ["devices.p1:", "tampr"]),
+        (BUS.replace("/dev/ttyS4", "ws://127.0.0.1"), ["lines.bus.port: a modbus is on a serial line"]),
+        (XFS.replace("ws://127.0.0.1", "/dev/ttyS4"), ["lines.v.port: /dev/ttyS4 is no address of a xfs4iot"]),
+        (XFS.replace("127.0.0.1", "10.1.2.3"), ["lines.v.port: plain text is allowed to this machine only"]),
+        (XFS.replace("ws://", "wss://"), ["lines.v.tls is missing"]),
+        (XFS + 'access = "own"\n', ["devices.d.access cannot be 'own'"]),
         (GOOD + "[uplink]\nlinger = -1\n", ["uplink.linger", "-1"]),
         ("", ["terminal is missing"]),
     ],

@@ -125,10 +125,12 @@ def test_a_lost_connection_is_told_and_opened_again_when_it_is_spoken_to(uri: st
 
 def test_when_nothing_is_open_any_more_the_port_is_lost(uri: str) -> None:
     port = opened(uri)
-    port.write(record("t", uri, b"leave"))
-    Said(port).until("c", uri)
+    said = Said(port)
+    port.write(record("t", f"{uri}/Card/", b"hello"))
+    said.until("t", f"{uri}/Card/")
+    port.write(record("t", uri, b"leave") + record("t", f"{uri}/Card/", b"leave"))
     with pytest.raises(OSError, match="closed"):
-        port.read()
+        said.until("c", "the loss of all is told as one")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""A whole ATM of ten devices and a POS of three, on one fleet file: what they show is true, dark or not."""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.config import load
+from agent.drivers import DRIVERS, SHARED
+from hwsim import DEVICES
+from tests.cooperative import ATM, DEPLOYED, LINES, POS, cooperative
+from tests.life import SERIAL, Life, unexplained
+from tests.whole import wait
+
+pytestmark = [pytest.mark.peer("mosquitto"), pytest.mark.timeout(240)]
+
+
+def test_the_deployed_files_describe_ten_devices_and_three(tmp_path: Path) -> None:
+    atm, pos = load(DEPLOYED / "atm.toml"), load(DEPLOYED / "pos.toml")
+    assert tuple(atm.devices) == (*ATM[:7], *ATM[7:])
+    assert tuple(pos.devices) == POS
+    assert sum(device.line == "vendor" for device in atm.devices.values()) == 4
+
+
+def test_every_kind_has_a_driver_and_a_twin() -> None:
+    assert set(DRIVERS) | set(SHARED) == set(DEVICES)
+
+
+def test_an_ordinary_day_in_short(tmp_path: Path) -> None:
+    with cooperative(tmp_path) as both:
+        life = Life(both, random.Random(7))
+        for _ in range(25):
+            life.something()
+        for line in SERIAL:
+            both.act(line, line="damage", value=0.1)
+        for _ in range(5):
+            life.something()
+            time.sleep(0.5)
+        for line in SERIAL:
+            both.act(line, line="good")
+        life.settle()
+        assert life.wrong == []
+        raised = len(both.rows("fault.raised"))
+        for line in LINES:
+            life.pull(line)
+        for line in LINES:
+            life.dark(line)
+        assert life.wrong == []
+        links = [r for r in both.rows("fault.raised")[raised:] if r["code"].startswith("link.")]
+        assert sorted(r["device"] for r in links) == sorted((*ATM, *POS)), [
+            (r["device"], r["code"], r["raw"]) for r in links
+        ]
+        for line in LINES:
+            life.put_back(line)
+        life.settle()
+        assert life.wrong == []
+        for name in ("atm", "pos"):
+            assert "verified" in both.tillwire(name, "ledger", "verify")
+            assert both.end(name) == 0
+            assert unexplained(both.log(name)) == []
+        wait("the last rows", lambda: len(both.rows("stop")) == 2)
+        assert both.account.mistakes == []
+        assert both.account.twins() == 0
+        assert both.account.missing() == []
