@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +11,8 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from agent import messages
+from agent.config import parse
+from agent.drivers import DRIVERS, SHARED, driver_class
 from agent.ledger import canonical, genesis, link
 
 ROOT = Path(__file__).parent.parent
@@ -69,3 +72,33 @@ def test_births_deaths_and_states_are_what_the_page_says() -> None:
         validator(type(message).__name__).validate(content)
         assert type(message).model_validate(content) == message
     assert json.loads(messages.compact(birth))["online"] is True
+
+
+DEVICES_PAGE = (ROOT / "docs/devices.md").read_text(encoding="utf-8")
+TERMINAL = '[terminal]\norg = "coop"\nid = "ATM-0001"\ndata = "data"\n'
+
+
+def sections() -> dict[str, str]:
+    """Each kind's section of docs/devices.md, by kind."""
+    parts = re.split(r"^## (\w+): ", DEVICES_PAGE, flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_the_page_of_devices_has_every_kind() -> None:
+    assert set(sections()) == set(DRIVERS) | set(SHARED)
+
+
+@pytest.mark.parametrize("kind", sorted(sections()))
+def test_a_configuration_on_the_page_of_devices_can_be_loaded(kind: str, tmp_path: Path) -> None:
+    examples = re.findall(r"```toml\n(.*?)```", sections()[kind], re.S)
+    assert examples
+    for text in examples:
+        config = parse((TERMINAL + text).encode(), tmp_path)
+        assert {device.kind for device in config.devices.values()} == {kind}
+
+
+@pytest.mark.parametrize("kind", sorted(sections()))
+def test_the_page_of_devices_names_every_operation_and_what_is_not_proven(kind: str) -> None:
+    section = sections()[kind]
+    assert not [verb for verb in driver_class(kind).operations if f"`{verb}`" not in section]
+    assert "ot proven" in section

@@ -21,7 +21,7 @@ Facts = Mapping[str, Any]
 SEVERITY_STYLES = {"critical": "bold red", "major": "bold red", "minor": "yellow", "warning": "yellow", "info": ""}
 RAW_WIDTH = 48
 
-MOVES_NOTES = frozenset({"dispenser", "recycler", "acceptor"})
+MOVING = frozenset({"acceptor", "card_reader", "dispenser"})
 """Kinds whose every operation is asked about first: a hand may be in the machine."""
 OUTCOME_PATIENCE = 150.0
 """Seconds: longer than the agent itself waits for an outcome."""
@@ -63,15 +63,15 @@ def perform(
     socket: Socket = None,
     config: ConfigFile = None,
 ) -> None:
-    """Have a device do something, and wait for the outcome. Asks first for whatever may move notes.
+    """Have a device do something, and wait for the outcome. Asks first for whatever may move notes or cards.
 
     The ledger keeps who asked and what came of it. Ends with 1 when the device failed or did not answer, with 3
     when nothing was sent.
     """
     path = asking.find_socket(socket, config)
     request = {"do": "perform", "device": device, "verb": verb, "arguments": parsed(arguments or [])}
-    if not force and may_move_notes(path, device):
-        _confirm(f"{verb} on {device} may move notes. Is every hand out of the machine?")
+    if not force and may_move(path, device):
+        _confirm(f"{verb} on {device} may move notes or cards. Is every hand out of the machine?")
     result: dict[str, Any] = {}
     try:
         for answer in asking.ask(path, request, OUTCOME_PATIENCE):
@@ -130,10 +130,10 @@ def parsed(arguments: list[str]) -> dict[str, str | int | bool]:
     return found
 
 
-def may_move_notes(path: Path, device: str) -> bool:
-    """Whether an operation on this device may move notes."""
+def may_move(path: Path, device: str) -> bool:
+    """Whether an operation on this device may move notes or cards."""
     [facts] = only(asking.ask_once(path, {"do": "devices"}), device)["devices"]
-    return facts["kind"] in MOVES_NOTES
+    return facts["kind"] in MOVING
 
 
 def overview(report: Facts, lang: Language) -> "RenderableType":
