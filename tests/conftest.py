@@ -9,11 +9,16 @@ import re
 from collections import Counter
 
 import pytest
+from hypothesis import settings
 
 from tests.strangers import available
 
 # pytest-xdist tells its workers the width of somebody's terminal; the programs under test have none.
 os.environ.pop("COLUMNS", None)
+
+# No test asserts a time: a slow moment of the machine is not a mistake of the code.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -4,6 +4,7 @@ import random
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agent.config import load
@@ -63,3 +64,37 @@ def test_an_ordinary_day_in_short(tmp_path: Path) -> None:
         assert both.account.mistakes == []
         assert both.account.twins() == 0
         assert both.account.missing() == []
+
+
+@pytest.mark.parametrize(
+    "spite",
+    [
+        {"deep_json": "on"},
+        {"huge": 50},
+        {"wrong_request_id": "on"},
+        {"flood": 200},
+        {"mute": "on"},
+        {"no_completion": "on"},
+    ],
+    ids=lambda spite: next(iter(spite)),
+)
+def test_a_hostile_publisher_harms_nobody_else(tmp_path: Path, spite: dict[str, str | int]) -> None:
+    with cooperative(tmp_path) as both:
+        agent = psutil.Process(both.processes["atm"].pid)
+        before = agent.memory_info().rss
+        both.act("vendor", set=spite)
+        end = time.monotonic() + 12.0
+        most = before
+        while time.monotonic() < end:
+            most = max(most, agent.memory_info().rss)
+            assert all(both.up(device) for device in ATM if device not in LINES["atm1/vendor"])
+            time.sleep(0.1)
+        assert most - before < 40_000_000, f"{(most - before) / 1e6:.0f} MB more"
+        raised = [(r["device"], r["code"]) for r in both.rows("fault.raised")]
+        assert len(raised) == len(set(raised)), "each fault is raised once, however often the spite comes"
+        assert {device for device, _ in raised} <= set(LINES["atm1/vendor"])
+        kind = {name: "off" if value == "on" else 0 for name, value in spite.items()}
+        both.act("vendor", set=kind)
+        life = Life(both, random.Random(1))
+        life.settle()
+        assert life.wrong == []

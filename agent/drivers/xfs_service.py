@@ -105,7 +105,7 @@ class Service:
         self._left = b""
         self._retry_at = NEVER
         self._bad_before = 0
-        self._registered = False
+        self._registered = self._answers = False
         self._names = Names(MOST_NAMES)
         self._keys = Keys()
         self._storage = Storage()
@@ -174,20 +174,23 @@ class Service:
             return []
         if message.kind == "event":
             return self._event(message, now)
-        up = Reading("link.state", "up", now, raw=f"{message.name}: {message.code}" if message.code else "")
+        said: list[Reading] = []
         if message.code == "invalidRequestID":
             connection.hang_up()
             self._end(now)
         elif message.code in OUR_FAULT:
             self._hurry(message.name)  # another version of the same command
         elif not message.code:
-            return [up, *self._answer(connection, message, now)]
-        return [up]
+            said = self._answer(connection, message, now)
+        # Who tells what it can do, and breaks off at its status over and over, does not answer.
+        self._answers |= message.name == STATUS or not connection.can(STATUS)
+        raw = f"{message.name}: {message.code}" if message.code else ""
+        return [Reading("link.state", "up", now, raw=raw), *said] if self._answers else said
 
     def _begin(self) -> None:
         timing = self._timing
         self._connection = Connection(self.uri, timing.acknowledge, timing.completion, self._transcript)
-        self._registered = False
+        self._registered = self._answers = False
         self._soon.clear()
         self._asked_at.clear()
 
