@@ -1,5 +1,6 @@
 """`tillwire` without an agent: failing, help, printing and wording, with the real command."""
 
+import io
 import json
 import os
 import re
@@ -15,9 +16,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 import agent.cli
 from agent.cli import asking, printing, wording
+from agent.cli.devices import overview
 from agent.cli.options import language
 from agent.errors import ConfigError, ControlError
 
@@ -271,3 +274,30 @@ def test_json_cannot_either(capsys: pytest.CaptureFixture[str]) -> None:
 @given(st.text())
 def test_whatever_is_printed_is_printable(text: str) -> None:
     assert all(c.isprintable() or c == "\n" for c in printing.plain(text))
+
+
+def test_many_devices_are_shown_in_short_and_what_is_not_well_is_named() -> None:
+    def point(name: str, value: str, unknown: bool = False) -> dict[str, Any]:
+        facts = {"point": name, "value": None if unknown else value, "was_value": value if unknown else None}
+        return {**facts, "unknown": unknown, "age": 1.0, "at": 0, "raw": "", "inferred": False, "unit": ""}
+
+    def device(name: str, *points: dict[str, Any]) -> dict[str, Any]:
+        facts = {"name": name, "kind": "ups", "port": "/dev/x", "access": "own", "faults": []}
+        return {**facts, "points": [point("link.state", "up"), *points]}
+
+    hidden = [point(f"p{number}", "on", unknown=True) for number in range(9)]
+    report = {
+        "terminal": "ATM-0001",
+        "org": "coop",
+        "at": 0,
+        "uplink": {"state": "connected", "note": "", "backlog": 0},
+        "devices": [device("a", point("mains", "lost")), device("b", *hidden)],
+    }
+    page = Console(file=io.StringIO(), width=100)
+    page.print(overview(report, "en", every_point=False))
+    assert isinstance(page.file, io.StringIO)
+    short = page.file.getvalue()
+    assert "mains" not in short, "what is well is not listed"
+    assert "9 UNKNOWN: p0, p1, p2, p3, p4, p5 and 3 more" in short
+    assert "not well: b" in short
+    assert "--all" in short

@@ -15,6 +15,7 @@ from agent.errors import ControlError
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 Facts = Mapping[str, Any]
 
@@ -23,6 +24,10 @@ RAW_WIDTH = 48
 
 MOVING = frozenset({"acceptor", "card_reader", "dispenser"})
 """Kinds whose every operation is asked about first: a hand may be in the machine."""
+SOME = 6
+"""Unknown points that a summary names."""
+FEW = 4
+"""Devices of which every point still fits on a screen or two."""
 OUTCOME_PATIENCE = 150.0
 """Seconds: longer than the agent itself waits for an outcome."""
 
@@ -37,6 +42,10 @@ def join(app: typer.Typer) -> None:
 
 def devices(
     name: Annotated[str, typer.Argument(help="One device; otherwise all.", show_default=False)] = "",
+    whole: Annotated[
+        bool,
+        typer.Option("--all", help=f"Every point, also of more than {FEW} devices. JSON has them in any case."),
+    ] = False,
     as_json: Json = False,
     lang: Lang = None,
     socket: Socket = None,
@@ -47,8 +56,8 @@ def devices(
     Ends with 1 when something is not well: a device that does not answer, a value that is unknown, an open fault.
     """
     report = only(asking.ask_once(asking.find_socket(socket, config), {"do": "devices"}), name)
-    spoken = language(lang)
-    printing.show(report, lambda facts: overview(facts, spoken), as_json)
+    spoken, every_point = language(lang), whole or len(report["devices"]) <= FEW
+    printing.show(report, lambda facts: overview(facts, spoken, every_point), as_json)
     raise typer.Exit(0 if all(well(device) for device in report["devices"]) else 1)
 
 
@@ -136,15 +145,17 @@ def may_move(path: Path, device: str) -> bool:
     return facts["kind"] in MOVING
 
 
-def overview(report: Facts, lang: Language) -> "RenderableType":
-    """The whole report, for a person."""
+def overview(report: Facts, lang: Language, every_point: bool = True) -> "RenderableType":
+    """The whole report, for a person; without `every_point` what is well in a line for each device."""
     from rich.console import Group
 
     unwell = [device["name"] for device in report["devices"] if not well(device)]
     verdict = cell(f"not well: {', '.join(unwell)}", "bold red") if unwell else cell("all is well", "green")
     if not report["devices"]:
         verdict = cell("no devices are configured: add [devices.NAME] tables to the configuration")
-    return Group(header(report), *(details(device, lang) for device in report["devices"]), "", verdict)
+    shown = [details(device, lang) if every_point else summary(device, lang) for device in report["devices"]]
+    more = [] if every_point else [cell("every point: tillwire devices NAME, or --all", "dim")]
+    return Group(header(report), *shown, "", verdict, *more)
 
 
 def header(report: Facts) -> "RenderableType":
@@ -171,7 +182,22 @@ def details(device: Facts, lang: Language) -> "RenderableType":
     return Group(*parts)
 
 
-def title(device: Facts) -> "RenderableType":
+def summary(device: Facts, lang: Language) -> "RenderableType":
+    """One device in short: its line, how much of it is known, its faults."""
+    from rich.console import Group
+
+    points = device["points"]
+    unknown = [point["point"] for point in points if point["unknown"]]
+    text = title(device)
+    text.append_text(cell(f"   {len(points) - len(unknown)} points", "dim"))
+    if unknown:
+        named = ", ".join(unknown[:SOME]) + (f" and {len(unknown) - SOME} more" if len(unknown) > SOME else "")
+        text.append_text(cell(f"\n  {len(unknown)} UNKNOWN: ", "bold yellow"))
+        text.append_text(cell(named))
+    return Group(text, *(fault(open_fault, lang) for open_fault in device["faults"]))
+
+
+def title(device: Facts) -> "Text":
     """The device's name, kind, port, and whether it answers."""
     state = link(device)
     answer = "UNKNOWN" if state is None or state["unknown"] else str(state["value"])
