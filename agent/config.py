@@ -10,17 +10,17 @@ the line that it shares with others:
 """
 
 import hashlib
-import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from agent.drivers import DRIVERS, SHARED, Access, driver_class
+from agent.addresses import check_port, is_loopback
+from agent.drivers import DRIVERS, SHARED, Access
 from agent.errors import ConfigError
 from agent.mistakes import one_of, sentence
 
@@ -163,9 +163,10 @@ def single(kind: str, port: str, baud: int | None, settings: Mapping[str, Any]) 
     line = {"kind": kind, "port": port} | ({} if baud is None else {"baud": baud})
     tables: dict[str, Any] = {"terminal": {"org": name, "id": name, "data": name}}
     if kind in SHARED:
-        config = _checked(
-            tables | {"lines": {"port": line}, "devices": {name: {"line": "port", **settings}}}, Path()
-        )
+        of_line = {"tls", *(option.name for option in fields(SHARED[kind].LineOptions))}
+        lines = {"port": line | {key: value for key, value in settings.items() if key in of_line}}
+        own = {key: value for key, value in settings.items() if key not in of_line}
+        config = _checked(tables | {"lines": lines, "devices": {name: {"line": "port", **own}}}, Path())
         return config.lines["port"], config.devices[name]
     device = _checked(tables | {"devices": {name: {**line, **settings}}}, Path()).devices[name]
     return device, device
@@ -198,6 +199,10 @@ def _line(name: str, table: Any, folder: Path) -> Any:
 def _device(name: str, table: Any, lines: Mapping[str, Any], folder: Path) -> Any:
     """The table of one device with the driver's options parted from the rest, and checked by the driver."""
     where = f"devices.{name}"
+    if isinstance(table, dict):
+        for key in ("kind", "line", "access"):
+            if not isinstance(table.get(key, ""), str):
+                raise ConfigError(f"{where}.{key} must be a text, not {table[key]!r}")
     if isinstance(table, dict) and "line" in table:
         if table["line"] not in lines:
             raise ConfigError(f"{where}.line: there is no [lines.{table['line']}]; there is {one_of(lines)}")
@@ -219,7 +224,10 @@ def _device(name: str, table: Any, lines: Mapping[str, Any], folder: Path) -> An
     if access not in driver.access:
         why = driver.why_not.get(access, f"it can be {one_of(driver.access)}")
         raise ConfigError(f"{where}.access cannot be {access!r}: {why}")
-    return _parted(where, {**table, "name": name, "access": access}, Device, driver.Options, folder)
+    parted = _parted(where, {**table, "name": name, "access": access}, Device, driver.Options, folder)
+    if clash := getattr(parted["options"], "clash", lambda access: "")(access):
+        raise ConfigError(f"{where}: {clash}")
+    return parted
 
 
 def _kind(where: str, table: Any, registry: Mapping[str, Any]) -> str:
@@ -229,12 +237,16 @@ def _kind(where: str, table: Any, registry: Mapping[str, Any]) -> str:
     kind = table.get("kind")
     if kind is None:
         raise ConfigError(f"{where}.kind is missing; it can be {one_of(registry)}")
+    if not isinstance(kind, str):
+        raise ConfigError(f"{where}.kind must be a text, not {kind!r}")
     if kind not in DRIVERS and kind not in SHARED:
         raise ConfigError(f"{where}.kind: there is no kind {kind!r}; it can be {one_of(registry)}")
     return str(kind)
 
 
-def _parted(where: str, table: dict[str, Any], model: type[BaseModel], options: Any, folder: Path) -> Any:
+def _parted(
+    where: str, table: dict[str, Any], model: type[BaseModel], options: Any, folder: Path
+) -> dict[str, Any]:
     """A table with what is not ours checked as the driver's options."""
     ours = model.model_fields.keys() - {"options"}
     own = {key: value for key, value in table.items() if key in ours}
@@ -260,29 +272,10 @@ def _check_lines(config: Config) -> None:
             SHARED[line.kind](line.options, on_it)
         except ValueError as error:
             raise ConfigError(f"lines.{line.name}: {error}") from error
-        _check_medium(f"lines.{line.name}", line)
+        check_port(f"lines.{line.name}", line.kind, line.port, line.baud, line.tls is not None)
     for device in config.devices.values():
         if not device.line:
-            _check_medium(f"devices.{device.name}", device)
-
-
-def _check_medium(where: str, line: Line | Device) -> None:
-    scheme, _, rest = line.port.partition("://")
-    medium = driver_class(line.kind).line.medium
-    if medium == "messages":
-        if scheme not in ("ws", "wss"):
-            raise ConfigError(f"{where}.port: {line.port} is no address of a {line.kind}; write ws://127.0.0.1")
-        tls = line.tls if isinstance(line, Line) else None
-        if scheme == "ws" and not _loopback(urlsplit(line.port).hostname or ""):
-            raise ConfigError(
-                f"{where}.port: plain text is allowed to this machine only, and {rest} is another; use wss://"
-            )
-        if scheme == "wss" and tls is None:
-            raise ConfigError(f"{where}.tls is missing: add [{where}.tls] with ca = the authority of {rest}")
-    elif medium == "tcp" and scheme != "socket":
-        raise ConfigError(f"{where}.port: {line.port} is no address of a {line.kind}; write socket://HOST:PORT")
-    elif scheme in ("ws", "wss"):
-        raise ConfigError(f"{where}.port: a {line.kind} is on a serial line, not behind {line.port}")
+            check_port(f"devices.{device.name}", device.kind, device.port, device.baud, tls=False)
 
 
 def _port(port: str, folder: Path) -> str:
@@ -307,18 +300,11 @@ def _no_shared_port(config: Config) -> None:
 
 def _no_open_plain_text(config: Config) -> None:
     broker = config.broker
-    if broker is not None and broker.tls is None and not _loopback(broker.host):
+    if broker is not None and broker.tls is None and not is_loopback(broker.host):
         raise ConfigError(
             f"broker.tls is missing: plain text is allowed to this machine only, and {broker.host} is another;"
             " add [broker.tls] with ca = the file of the authority that signed the broker's certificate"
         )
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _absolute(config: Config, folder: Path) -> Config:

@@ -60,10 +60,11 @@ class Control:
         ask: Callable[[Operation], None],
         uplink: Callable[[], tuple[str, str]],
         diagnose: Callable[[], Sequence[Mapping[str, Any]]],
+        trouble: Callable[[], str],
         stop: threading.Event,
     ) -> None:
         self._config, self._store, self._catalogue = config, store, catalogue
-        self._ask, self._uplink, self._diagnose = ask, uplink, diagnose
+        self._ask, self._uplink, self._diagnose, self._trouble = ask, uplink, diagnose, trouble
         self._stop = stop
         self._news = threading.Condition()
         self._places = threading.BoundedSemaphore(CLIENTS)
@@ -159,6 +160,7 @@ class Control:
             "terminal": self._config.terminal.id,
             "org": self._config.terminal.org,
             "at": _wall(),
+            "trouble": self._trouble(),
             "uplink": {"state": state, "note": note, "backlog": self._store.head - self._store.acked},
             "devices": [self._device(reader, name) for name in self._config.devices],
         }
@@ -167,7 +169,9 @@ class Control:
         device = self._config.devices[name]
         faults = [f for f in reader.faults() if f.device == name]
         facts = shown(reader.points(name), self._store.seen(name), faults, self._catalogue, _wall())
-        return {"name": name, "kind": device.kind, "port": device.port, "access": device.access, **facts}
+        moving = sorted(driver_class(device.kind).moving)
+        own = {"name": name, "kind": device.kind, "port": device.port, "access": device.access, "moving": moving}
+        return {**own, **facts}
 
     def _watch(self, reader: Reader) -> Iterator[Answer]:
         yield self._overview(reader)

@@ -39,13 +39,15 @@ class _Returning:
 class Core:
     """Readings, operations and notes in, one Batch out.
 
-    boot    an id of this boot of the machine: monotonic times are only comparable within one
+    boot     an id of this boot of the machine: monotonic times are only comparable within one
+    removed  open faults of devices that are not configured any more: nothing else would ever end them
     """
 
-    def __init__(self, watch: Watch, faults: Faults, boot: str) -> None:
+    def __init__(self, watch: Watch, faults: Faults, boot: str, removed: Iterable[Fault] = ()) -> None:
         self._watch = watch
         self._faults = faults
         self._boot = boot
+        self._removed = list(removed)
         self._returning: dict[str, _Returning] = {}
         self._asked: dict[str, str] = {}
         self._flapping = Flapping()
@@ -65,6 +67,10 @@ class Core:
                     moment.row("operation", now, **_operation(item))
                 case Note(kind, fields):
                     moment.row(kind, now, **fields)
+        for fault in self._removed:
+            moment.fault(fault, is_open=False)
+            moment.row("fault.cleared", now, **self._fault(fault), why="the device is not configured any more")
+        self._removed.clear()
         self._age(moment)
         self._rest(moment)
         self._tell(self._faults.due(now, wall_ms), now, moment)

@@ -177,6 +177,8 @@ def _running(live: Mapping[str, Any]) -> Iterator[Fact]:
     todo = "" if state == "connected" else "see `broker` below; nothing is lost meanwhile"
     yield Fact("uplink", f"{state}: {note}", "warn" if todo else "ok", todo)
     yield Fact("store at start", str(live.get("store", "?")))
+    if trouble := live.get("trouble"):
+        yield Fact("store now", str(trouble), "bad", "make room, or give the folder back to the agent's user")
 
 
 def _configuration(config: Config) -> Iterator[Fact]:

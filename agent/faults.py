@@ -70,6 +70,7 @@ class Faults:
         self._waiting: dict[Key, _Waiting] = {}
         self._explained: dict[Key, _Waiting] = {}
         self._outages = Outages()
+        self._told: dict[Key, tuple[Key, float]] = {}
 
     def take(self, change: Change, now: float, flaps: int = 0) -> list[FaultEvent]:
         """What a change ends. What it begins comes from `due`, at once where `after` is 0.
@@ -112,7 +113,10 @@ class Faults:
             word.by = self._explaining(change, word.rule, now)
             if word.by:
                 self._explained[key] = word
-                events.append(FaultEvent("explained", fault, by=word.by[0]))
+                # A link that comes and goes while the supply is lost is explained once, not each time.
+                if self._told.get(key) != (loss := (word.by, self._outages.begun(word.by))):
+                    self._told[key] = loss
+                    events.append(FaultEvent("explained", fault, by=word.by[0]))
                 continue
             self._open[key] = held = _Open(fault, word.rule, change)
             events += _flapping(held, word.count) if word.count else [FaultEvent("raised", fault)]
@@ -146,6 +150,7 @@ class Faults:
             if held.change and by:
                 del self._open[key]
                 self._explained[key] = _Waiting(now, held.change, held.rule, by=by)
+                self._told[key] = by, self._outages.begun(by)
                 events.append(FaultEvent("explained", held.fault, held.count, by[0]))
         return events
 

@@ -17,7 +17,7 @@ Kinds of rows and the keys they carry beside seq, at (wall clock, ms), up (monot
                     counted, not written (but those of doors, tamper and what security owns always are)
     steady          device, point, value, since, count, raw   it has come to rest on `value`, after `count` changes
     fault.raised    device, point, code, severity, value, raw, since
-    fault.cleared   as above, and `count` when it flapped: the changes of its point in all
+    fault.cleared   as above, `count` when it flapped: the changes of its point in all; `why` if nobody saw its end
     fault.flapping  as above, and count   the fault is open and comes and goes; it stays open until that ends
     fault.steady    as above, and count   it has stopped to come and go, and is there
     fault.explained as above, and by   no fault of its own: device `by` reports that mains power is lost; raised

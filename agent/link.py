@@ -29,6 +29,9 @@ from agent.ports import Port, open_port
 
 REOPEN_MAX = 3.0
 """Seconds between attempts to open a port, at the most: looking is cheap, and a technician is waiting."""
+STABLE = 3.0
+"""Seconds after which an opening counts as good, so that losing it is not another failed attempt."""
+TAKEN = "does another program or client have it?"
 
 log = logging.getLogger(__name__)
 
@@ -89,38 +92,43 @@ class Link:
         """Serve the line until `stop` is set."""
         while not self._stop.is_set():
             try:
-                port = self._open()
+                for attempt in Retrying(
+                    wait=wait_random_exponential(multiplier=0.1, max=REOPEN_MAX),
+                    stop=stop_when_event_set(self._stop),
+                    sleep=sleep_using_event(self._stop),
+                    retry=retry_if_exception_type(LinkError),
+                    before_sleep=self._report,
+                ):
+                    with attempt:
+                        self._opening()
             except RetryError:
                 return
-            try:
-                self._converse(port, driver_for(self._line, self._devices))
-            except OSError as error:
-                self._say("lost", f"the port {self._line.port} was lost ({error})")
-            finally:
-                port.close()
-                self._abandon(
-                    "the line was lost while the device was at it: look at the device before you repeat it"
-                )
 
-    def _open(self) -> Port:
-        for attempt in Retrying(
-            wait=wait_random_exponential(multiplier=0.1, max=REOPEN_MAX),
-            stop=stop_when_event_set(self._stop),
-            sleep=sleep_using_event(self._stop),
-            retry=retry_if_exception_type(LinkError),
-            before_sleep=self._report,
-        ):
-            with attempt:
-                port = open_port(self._line)
-        self._say("open", f"the port {self._line.port} is open")
-        return port
+    def _opening(self) -> None:
+        """One opening of the port, from its begin to its end. Raises LinkError unless it ended by our stop or after
+        some time: a port that is lost as soon as it is open is no better than one that cannot be opened."""
+        port = open_port(self._line)
+        begun = self._clock()
+        if self._said != "short":
+            self._say("open", f"the port {self._line.port} is open")
+        try:
+            self._converse(port, driver_for(self._line, self._devices))
+        except OSError as error:
+            if self._clock() - begun < STABLE:
+                raise LinkError(
+                    "unusable", f"{self._line.port} is lost as soon as it is open ({error}): {TAKEN}"
+                ) from error
+            self._say("lost", f"the port {self._line.port} was lost ({error})")
+        finally:
+            port.close()
+            self._abandon("the line was lost while the device was at it: look at the device before you repeat it")
 
     def _report(self, state: RetryCallState) -> None:
         """An attempt to open the port has failed."""
         error = state.outcome.exception() if state.outcome else None
         self.progress = self._clock()
         if isinstance(error, LinkError):
-            self._say(error.cause, str(error))
+            self._say("short" if TAKEN in str(error) else error.cause, str(error))
             reading = Reading("link.state", error.cause, self._clock(), raw=str(error))
             self._hand_over([Heard(name, (reading,)) for name in self._devices])
             self._abandon(str(error))

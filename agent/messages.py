@@ -77,7 +77,8 @@ class FaultState(_Message):
 
 
 class DeviceState(_Message):
-    """`state/<device>`, retained: all points of a device as of `at`, and its open faults."""
+    """`state/<device>`, retained: all points of a device as of `at`, and its open faults. An empty message takes
+    away the state of a device that is not configured any more."""
 
     session: str
     at: int

@@ -59,3 +59,7 @@ class Outages:
     def over(self, key: Key) -> float:
         """When a loss stops to explain anything: NEVER while it stands (monotonic seconds)."""
         return self._losses[key].back + RETURN
+
+    def begun(self, key: Key) -> float:
+        """When a loss began (monotonic seconds)."""
+        return self._losses[key].begun

@@ -169,7 +169,6 @@ POINTS: tuple[Point, ...] = (
     _tally("acceptor.channel.*.accepted", "notes", "notes credited, by channel, as seen"),
     _tally("acceptor.rejected", "notes", "notes given back, as seen"),
     _tally("acceptor.frauds", "events", "fraud attempts, as seen"),
-    _tally("acceptor.counterfeits", "notes", "notes taken for counterfeit, as seen"),
     _count(
         "acceptor.counter.*", "notes", "the acceptor's own counter: stacked, stored, dispensed, moved, rejected"
     ),

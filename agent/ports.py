@@ -20,6 +20,10 @@ except ImportError:  # Windows has no termios, and raises nothing else than OSEr
 
 READ_TIMEOUT = 0.2
 WRITE_TIMEOUT = 1.0
+SOCKET_PIECE = 4096
+
+UNREACHED = ("timed out", "unreachable", "No route", "service not known", "resolution", "No address")
+"""How pyserial's sentences end where nobody answers; it hands on no error number."""
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +57,7 @@ class SerialPort:
     def __init__(self, line: Line | Device) -> None:
         settings = driver_class(line.kind).line
         self._name = line.name
+        self._whole = line.port.startswith("socket://")
         try:
             self._port = serial.serial_for_url(
                 line.port,
@@ -74,7 +79,12 @@ class SerialPort:
     def read(self) -> bytes:
         try:
             data: bytes = self._port.read(1)
-            if data:
+            if data and self._whole:
+                # pyserial cannot tell how much waits on a socket, only whether anything does
+                self._port.timeout = 0
+                data += self._port.read(SOCKET_PIECE)
+                self._port.timeout = READ_TIMEOUT
+            elif data:
                 data += self._port.read(self._port.in_waiting)
         except TermiosError as error:
             raise OSError(str(error)) from error
@@ -111,4 +121,8 @@ def _explained(port: str, error: Exception) -> LinkError:
         )
     if "://" in port and "refused" in str(error):
         return LinkError("missing", f"{port} refuses the connection: is the device on, and is the address right?")
+    if "://" in port and any(word in str(error) for word in UNREACHED):
+        return LinkError(
+            "missing", f"{port} cannot be reached ({error}): are device and network on, is the name right?"
+        )
     return LinkError("unusable", f"{port} cannot be used ({error}): is it a serial port?")

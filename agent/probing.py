@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import single
-from agent.drivers import Shared
+from agent.drivers import Shared, driver_class
 from agent.errors import LinkError
 from agent.link import Alone, driver_for
 from agent.model import Reading
@@ -53,7 +53,7 @@ def probe(
         opened = open_port(line)
     except LinkError as error:
         raise _named(error, port) from error
-    talk = _Talk(driver, say)
+    talk = _Talk(driver, say, driver_class(kind).line.medium == "serial")
     begun = said = time.monotonic()
     end = begun + seconds
     try:
@@ -100,6 +100,7 @@ class _Talk:
 
     driver: Alone | Shared
     say: Say
+    serial: bool
     sent: int = 0
     received: int = 0
     up_since: float | None = None
@@ -123,9 +124,9 @@ class _Talk:
     def link(self) -> str:
         """What can be said of the line so far: a word of link.state."""
         state = self.readings.get("link.state")
-        if state is not None and state.value != "silent":
+        if state is not None and (state.value != "silent" or (state.raw and not self.serial)):
             return str(state.value)
-        return "rubbish" if self.received else "silent"
+        return "rubbish" if self.received and self.serial else "silent"
 
     def result(self, port: str, kind: str) -> dict[str, Any]:
         points = {
@@ -141,11 +142,13 @@ class _Talk:
         match self.link:
             case "up":
                 return f"a {kind} answers" + (f", but {state.raw}" if state and state.raw else "")
-            case "missing" | "stale" | "unusable":
-                return f"{self.link}: {state.raw if state else ''}"
+            case "silent" if state and state.raw and not self.serial:
+                return f"silent: {state.raw}"
             case "silent":
                 sent = f"{self.sent} bytes were sent and " if self.sent else ""
                 return f"silent: {sent}nothing came back; is it switched on, and is the cable in?"
+            case word if word != "rubbish" or not self.serial:
+                return f"{word}: {state.raw if state else ''}"
             case _:
                 return (
                     f"rubbish: {self.received} bytes came, but not from a {kind} at this line speed; try --baud,"

@@ -23,14 +23,16 @@ from agent.errors import StoreCorrupt, StoreError
 from agent.faults import Faults
 from agent.link import Link
 from agent.messages import DeviceState, SessionDevice
-from agent.model import Batch, Heard, Note, Operation, Reading
+from agent.model import Batch, Heard, Note, Operation, Outcome, Reading
 from agent.state import published
 from agent.store import Reader, Store
 from agent.uplink import Uplink
 from agent.watch import Watch
 
 SUPERVISE = 1.0
-RESTART_MAX = 30.0
+RESTART_MAX, RESTART_STABLE = 30.0, 600.0
+MANY = 20_000
+"""Items on the queue above which readings are dropped: they come again, and memory is not without end."""
 HANG_UP = 2.0
 """Seconds that a planned stop waits for the broker to acknowledge the last rows."""
 FLUSH = 5.0
@@ -49,8 +51,10 @@ class _Worker:
     error: str = ""
     again: float = 0.0
     deaths: int = 0
+    begun: float = 0.0
 
     def start(self) -> None:
+        self.begun = time.monotonic()
         self.thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self.thread.start()
 
@@ -74,11 +78,20 @@ class Service:
         self._store.forget_all()
         self._boot = boot_id()
         self._version = metadata.version("tillwire")
+        self._trouble = ""
+        self._removed: list[str] = []
         self._core = self._make_core()
         self._links = self._make_links()
         self._uplink = self._make_uplink()
         self._control = Control(
-            config, self._store, self._catalogue, self._queue.put, self._uplink_status, self._diagnose, self.stop
+            config,
+            self._store,
+            self._catalogue,
+            self._queue.put,
+            self._uplink_status,
+            self._diagnose,
+            lambda: self._trouble,
+            self.stop,
         )
         self._store.on_commit = self._committed
         workers = [("core", self._run_core), ("control", self._control.run)]
@@ -103,24 +116,41 @@ class Service:
             for p in reader.points()
             if p.device in self._config.devices and points.exists(p.point)
         }
-        open_faults = [f for f in reader.faults() if f.device in self._config.devices]
+        faults = reader.faults()
+        ours = [f for f in faults if f.device in self._config.devices]
+        removed = [f for f in faults if f.device not in self._config.devices]
+        self._removed = sorted({p.device for p in reader.points()} - self._config.devices.keys())
         reader.close()
-        return Core(Watch(last), Faults(self._catalogue, open_faults), self._boot)
+        return Core(Watch(last), Faults(self._catalogue, ours), self._boot, removed)
 
     def _make_links(self) -> dict[str, Link]:
         """Device -> its link; devices that share a line share the link."""
         links = {}
         for line in self._config.lines.values():
             devices = [d for d in self._config.devices.values() if d.line == line.name]
-            links.update(dict.fromkeys((d.name for d in devices), Link(line, devices, self._queue.put, self.stop)))
+            links.update(dict.fromkeys((d.name for d in devices), Link(line, devices, self._put, self.stop)))
         alone = [d for d in self._config.devices.values() if not d.line]
-        return links | {d.name: Link(d, [d], self._queue.put, self.stop) for d in alone}
+        return links | {d.name: Link(d, [d], self._put, self.stop) for d in alone}
+
+    def _put(self, heard: Heard) -> None:
+        """Queue what a link heard, unless the core is so far behind that only outcomes matter."""
+        if self._queue.qsize() < MANY or any(isinstance(item, Outcome) for item in heard.items):
+            self._queue.put(heard)
 
     def _make_uplink(self) -> Uplink | None:
         if self._config.broker is None:
             return None
         devices = [SessionDevice(name=d.name, kind=d.kind, access=d.access) for d in self._config.devices.values()]
-        return Uplink(self._config, self._store, devices, self._state_of, self._boot, self._version, self._hang_up)
+        return Uplink(
+            self._config,
+            self._store,
+            devices,
+            self._state_of,
+            self._boot,
+            self._version,
+            self._hang_up,
+            self._removed,
+        )
 
     def _start_facts(self) -> dict[str, Any]:
         facts = {"version": self._version, "config": self._config.digest, "store": self._store.found}
@@ -147,6 +177,7 @@ class Service:
             "queue": self._queue.qsize(),
             "uplink": self._uplink_status(),
             "store": self._store.found,
+            "trouble": self._trouble,
         }
         return as_json(collect(self._config, live, self._store.path))
 
@@ -185,18 +216,18 @@ class Service:
 
     def _commit(self, batch: Batch) -> None:
         """Make a batch durable, however long it takes: nothing that was accepted is let go."""
-        said = False
         while batch:
             try:
                 self._store.commit(batch)
+                self._trouble = ""
                 return
             except StoreCorrupt as error:
                 log.error("%s", error)
                 self._begin_anew(str(error))
             except StoreError as error:
-                if not said:
+                if not self._trouble:
                     log.error("%s", error)
-                    said = True
+                    self._trouble = f"since {time.strftime('%Y-%m-%d %H:%M:%S')} nothing can be stored: {error}"
                 if self.stop.wait(1.0):
                     return
 
@@ -218,8 +249,8 @@ class Service:
         for worker in self._workers:
             if worker.thread and not worker.thread.is_alive():
                 worker.thread = None
-                worker.deaths += 1
-                worker.again = now + min(RESTART_MAX, 0.5 * 2**worker.deaths)
+                worker.deaths = 1 if now - worker.begun > RESTART_STABLE else worker.deaths + 1
+                worker.again = now + min(RESTART_MAX, 0.5 * 2 ** min(worker.deaths, 10))
                 self._queue.put(Note("thread", {"name": worker.name, "error": worker.error or "ended"}))
             if worker.thread is None and now >= worker.again:
                 worker.start()

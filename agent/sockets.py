@@ -2,17 +2,19 @@
 only user of the websocket client.
 
 A publisher of services gives each service a connection of its own; all of them are served by the one thread of
-their line. The protocol is websockets' own, without its threads, so that a frame that claims too much is refused
-at its head, before it is kept. Nothing is compressed, so nothing can swell.
+their line, and none is ever waited for alone. The protocol is websockets' own, without its threads, so that a frame
+that claims too much is refused at its head, before it is kept. Nothing is compressed, so nothing can swell.
 """
 
 import logging
+import os
 import select
 import socket
 import ssl
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.client import ClientProtocol
@@ -22,6 +24,7 @@ from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
+from agent.addresses import is_loopback
 from agent.config import Tls
 from agent.drivers.framing import Records, record
 from agent.errors import LinkError
@@ -34,26 +37,37 @@ LARGEST = 2 * 1024 * 1024
 MOST = 40
 """Connections of one port."""
 PATIENCE = 3.0
-"""Seconds to connect, and to greet."""
+"""Seconds from the first packet to the end of the greeting."""
+LOOK = 30.0
+"""Seconds between two looks for publishers that were not there yet: at a boot, vendors start in any order."""
 SOON = 0.05
 """Seconds in which connections that break after another belong to the same loss."""
 QUIET = logging.getLogger(f"{__name__}.quiet")
 QUIET.setLevel(logging.WARNING)  # a message may name keys; websockets would log each at debug level
+NOT_YET = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError)
 
 
 @dataclass(slots=True)
 class _Connection:
-    """One websocket. `parts` is a message that is not all there; the protocol bounds its size."""
+    """One websocket, from its first packet on. `protocol` is there once TCP and TLS stand; `others` are addresses
+    to try when this one fails, `waiting` messages for after the greeting. `parts`: a message that is not all there;
+    the protocol bounds its size."""
 
     line: socket.socket
-    protocol: ClientProtocol
     begun: float
-    parts: bytearray = field(default_factory=bytearray)
+    others: list[Any]
+    protocol: ClientProtocol | None = None
+    shaking: bool = False
     waiting: list[bytes] = field(default_factory=list)
+    parts: bytearray = field(default_factory=bytearray)
+
+    @property
+    def greeted(self) -> bool:
+        return self.protocol is not None and self.protocol.state is not State.CONNECTING
 
 
 class Sockets:
-    """A port. Raises LinkError "missing" when no publisher answers there, "unusable" for bad certificates."""
+    """A port. Raises LinkError "missing" when no publisher answers there, "unusable" when TLS refuses them all."""
 
     def __init__(self, address: str, tls: Tls | None, read_timeout: float, write_timeout: float) -> None:
         self._host = urlsplit(address).hostname or ""
@@ -62,29 +76,40 @@ class Sockets:
         self._orders = Records(LARGEST + 4096)
         self._open: dict[str, _Connection] = {}
         self._said: list[bytes] = []
-        candidates = _candidates(address)
+        self._refused = ""
+        self._candidates = candidates = _candidates(address)
+        self._look_at = time.monotonic() + LOOK
+        try:
+            self._addresses = socket.getaddrinfo(self._host, None, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise LinkError("missing", f"{self._host} is not found ({error}): is the name right?") from error
         self._connect(candidates)
         end = time.monotonic() + PATIENCE
-        while self._greeting and time.monotonic() < end:
+        while any(not one.greeted for one in self._open.values()) and time.monotonic() < end:
             self._turn(0.1)
-        for uri in list(self._greeting):
+        for uri in [uri for uri, one in self._open.items() if not one.greeted]:
             self._drop(uri, "it does not greet as a websocket")
+        if not self._open and self._refused:
+            raise LinkError(
+                "unusable", f"{address}: TLS refuses the service: {self._refused}; see the line's tls table"
+            )
         if not self._open:
             raise LinkError(
                 "missing", f"{_shown(address, candidates)}: no publisher answers; does its service run?"
             )
-        # What did not answer while the ports were tried is no news.
-        self._said = [said for said in self._said if said[1:2] != b"c"]
 
     def read(self) -> bytes:
         """The records since the last call; waits as the others do. Raises OSError when no connection is left."""
+        if time.monotonic() >= self._look_at and len(self._candidates) > 1:
+            self._look_at = time.monotonic() + LOOK
+            self._connect([uri for uri in self._candidates if uri not in self._open])
         if not self._said:
             self._turn(self._read_timeout)
         for _ in range(MOST):
             # When one connection breaks, the others often do in the same moment: that is one loss, not many.
             if not any(said[1:2] == b"c" for said in self._said) or not self._turn(SOON):
                 break
-        if not self._open:
+        if not any(one.greeted for one in self._open.values()):
             raise OSError("every connection was closed")
         said, self._said = b"".join(self._said), []
         return said
@@ -99,44 +124,44 @@ class Sockets:
                 self._connect([uri])
             if (connection := self._open.get(uri)) is None:
                 continue
-            if uri in self._greeting:
-                connection.waiting.append(text)
-            else:
+            if connection.protocol is not None and connection.greeted:
                 connection.protocol.send_text(text)
                 self._flush(uri)
+            else:
+                connection.waiting.append(text)
 
     def close(self) -> None:
         for uri in list(self._open):
             self._drop(uri, "the port is closed")
 
-    @property
-    def _greeting(self) -> list[str]:
-        return [uri for uri, one in self._open.items() if one.protocol.state is State.CONNECTING]
-
     def _connect(self, uris: Iterable[str]) -> None:
-        """Begin connections, all at once: a port list on a silent host must not cost its sum."""
-        pending: dict[socket.socket, str] = {}
+        """Begin connections; `_turn` goes on with them, all at once."""
         for uri in uris:
             if why := self._refusal(uri):
-                self._said.append(record("c", uri, why.encode()))
-                continue
-            parts = urlsplit(uri)
-            port = parts.port or (443 if parts.scheme == "wss" else 80)
+                self._closed(uri, why)
+            else:
+                self._try(uri, list(self._addresses), [])
+
+    def _try(self, uri: str, addresses: list[Any], waiting: list[bytes]) -> None:
+        """Send the first packet to the first address that takes one."""
+        parts = urlsplit(uri)
+        port = parts.port or (443 if parts.scheme == "wss" else 80)
+        why = "it cannot be reached"
+        while addresses:
+            family, *_, where = addresses.pop(0)
+            line = socket.socket(family, socket.SOCK_STREAM)
+            line.setblocking(False)
             try:
-                found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-                line = socket.socket(found[0][0], socket.SOCK_STREAM)
-                line.setblocking(False)
-                line.connect_ex(found[0][4])
-                pending[line] = uri
+                line.connect((where[0], port, *where[2:]))
+            except BlockingIOError:
+                pass
             except OSError as error:
-                self._said.append(record("c", uri, str(error).encode()))
-        end = time.monotonic() + PATIENCE
-        while pending and (left := end - time.monotonic()) > 0:
-            for line in select.select([], list(pending), [], left)[1]:
-                self._reached(pending.pop(line), line)
-        for line, uri in pending.items():
-            line.close()
-            self._said.append(record("c", uri, b"it cannot be reached"))
+                line.close()
+                why = str(error)
+                continue
+            self._open[uri] = _Connection(line, time.monotonic(), addresses, waiting=waiting)
+            return
+        self._closed(uri, why)
 
     def _refusal(self, uri: str) -> str:
         """Why a URI is not opened: a publisher's list may name anything."""
@@ -145,49 +170,74 @@ class Sockets:
             parse_uri(uri)
         except (ValueError, InvalidURI):
             return "it is no websocket address"
-        if parts.hostname != self._host:
+        if parts.hostname != self._host and not (is_loopback(parts.hostname or "") and is_loopback(self._host)):
             return "it names another machine than the line's port"
         if (parts.scheme == "wss") != (self._context is not None):
             return "it does not use TLS as the line's port does"
         return f"{MOST} connections are open already" if len(self._open) >= MOST else ""
-
-    def _reached(self, uri: str, line: socket.socket) -> None:
-        try:
-            if (number := line.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)) != 0:
-                raise OSError(number, "refused")
-            line.settimeout(PATIENCE)
-            if self._context:
-                line = self._context.wrap_socket(line, server_hostname=self._host)
-            line.settimeout(self._write_timeout)
-        except OSError as error:
-            line.close()
-            self._said.append(record("c", uri, f"it cannot be reached: {error}".encode()))
-            return
-        protocol = ClientProtocol(parse_uri(uri), max_size=LARGEST, logger=QUIET)
-        protocol.send_request(protocol.connect())
-        self._open[uri] = _Connection(line, protocol, time.monotonic())
-        self._flush(uri)
 
     def _turn(self, patience: float) -> bool:
         """Wait for something to come, at most `patience` seconds, and take it in. False when nothing came."""
         lines = {one.line: uri for uri, one in self._open.items()}
         ready: list[socket.socket] = [line for line in lines if isinstance(line, ssl.SSLSocket) and line.pending()]
         if not ready:
-            ready = select.select(list(lines), [], [], patience)[0]
+            writing = [one.line for one in self._open.values() if one.protocol is None and not one.shaking]
+            found = select.select(list(lines), writing, [], patience)
+            ready = list(dict.fromkeys((*found[0], *found[1])))
         for line in ready:
-            self._take(lines[line])
-        for uri in self._greeting:
-            if time.monotonic() - self._open[uri].begun > PATIENCE:
-                self._drop(uri, "it does not greet as a websocket")
+            uri = lines[line]
+            if self._open[uri].protocol is None:
+                self._reached(uri)
+            else:
+                self._take(uri)
+        for uri, one in list(self._open.items()):
+            if not one.greeted and time.monotonic() - one.begun > PATIENCE:
+                self._drop(uri, "it does not greet as a websocket" if one.protocol else "it cannot be reached")
         return bool(ready)
+
+    def _reached(self, uri: str) -> None:
+        """TCP stands, or does not, or TLS goes on."""
+        connection = self._open[uri]
+        try:
+            if (number := connection.line.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)) != 0:
+                raise OSError(number, os.strerror(number))
+            if self._context and not connection.shaking:
+                connection.line = self._context.wrap_socket(
+                    connection.line, server_hostname=self._host, do_handshake_on_connect=False
+                )
+                connection.shaking = True
+            if isinstance(connection.line, ssl.SSLSocket):
+                connection.line.do_handshake()
+        except NOT_YET:
+            return
+        except OSError as error:
+            if isinstance(error, ssl.SSLError):
+                self._refused = str(error)
+            others, waiting = connection.others, connection.waiting
+            connection.line.close()
+            del self._open[uri]
+            if others:
+                self._try(uri, others, waiting)
+            else:
+                self._closed(uri, f"it cannot be reached: {_said(error)}", greeted=False)
+            return
+        connection.protocol = protocol = ClientProtocol(parse_uri(uri), max_size=LARGEST, logger=QUIET)
+        protocol.send_request(protocol.connect())
+        self._flush(uri)
 
     def _take(self, uri: str) -> None:
         connection = self._open[uri]
         protocol = connection.protocol
+        if protocol is None:
+            return
         try:
             data = connection.line.recv(65536)
+        except NOT_YET:
+            return
         except OSError as error:
-            self._drop(uri, f"it was lost: {error}")
+            if self._context and not connection.greeted:
+                self._refused = f"{_said(error)} (does it want a certificate of ours?)"
+            self._drop(uri, f"it was lost: {_said(error)}")
             return
         if data:
             protocol.receive_data(data)
@@ -195,7 +245,7 @@ class Sockets:
             protocol.receive_eof()
         for event in protocol.events_received():
             if isinstance(event, Response):
-                self._greeted(uri, connection)
+                self._greeted(uri, connection, protocol)
             elif isinstance(event, Frame):
                 self._frame(uri, connection, event)
         self._flush(uri)
@@ -204,13 +254,12 @@ class Sockets:
             why = protocol.handshake_exc or protocol.parser_exc or "the service has closed it"
             self._drop(uri, str(why))
 
-    def _greeted(self, uri: str, connection: _Connection) -> None:
-        if connection.protocol.state is not State.OPEN:
-            return
-        self._said.append(record("o", uri))
-        for text in connection.waiting:
-            connection.protocol.send_text(text)
-        connection.waiting.clear()
+    def _greeted(self, uri: str, connection: _Connection, protocol: ClientProtocol) -> None:
+        if protocol.state is State.OPEN:
+            self._said.append(record("o", uri))
+            for text in connection.waiting:
+                protocol.send_text(text)
+            connection.waiting.clear()
 
     def _frame(self, uri: str, connection: _Connection, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
@@ -221,16 +270,25 @@ class Sockets:
 
     def _flush(self, uri: str) -> None:
         connection = self._open[uri]
+        if connection.protocol is None:
+            return
         try:
+            connection.line.settimeout(self._write_timeout)
             for data in connection.protocol.data_to_send():
                 if data:
                     connection.line.sendall(data)
+            connection.line.setblocking(False)
         except OSError as error:
-            self._drop(uri, f"it takes nothing: {error}")
+            self._drop(uri, f"it takes nothing: {_said(error)}")
 
     def _drop(self, uri: str, why: str) -> None:
         if (connection := self._open.pop(uri, None)) is not None:
             connection.line.close()
+            self._closed(uri, why, connection.greeted)
+
+    def _closed(self, uri: str, why: str, greeted: bool = False) -> None:
+        """Tell that a connection ended, or did not come about; of a port of the list the latter is no news."""
+        if greeted or uri not in self._candidates:
             self._said.append(record("c", uri, why.encode()))
 
 
@@ -246,6 +304,10 @@ def _candidates(address: str) -> list[str]:
 
 def _shown(address: str, candidates: list[str]) -> str:
     return address if len(candidates) == 1 else f"{address} (ports {', '.join(str(p) for p in PORTS)})"
+
+
+def _said(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def _context(tls: Tls) -> ssl.SSLContext:

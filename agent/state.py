@@ -9,6 +9,9 @@ from agent.messages import DeviceState, FaultState, PointState
 from agent.model import Fault, StoredPoint
 from agent.points import lookup
 
+LATE = 2.0
+"""Seconds that the core may need to make a point unknown; until then it is the one to say so."""
+
 
 def published(
     points: Iterable[StoredPoint],
@@ -23,7 +26,9 @@ def published(
         session=session,
         at=wall_ms,
         points={
-            p.point: PointState(value=p.value, at=_at(p, seen), unknown=not p.known, raw=p.raw, inferred=p.inferred)
+            p.point: PointState(
+                value=p.value, at=_at(p, seen), unknown=not _known(p, seen, wall_ms), raw=p.raw, inferred=p.inferred
+            )
             for p in points
         },
         faults=tuple(
@@ -52,9 +57,9 @@ def shown(
         "points": [
             {
                 "point": p.point,
-                "value": p.value if p.known else None,
-                "was_value": None if p.known else p.value,
-                "unknown": not p.known,
+                "value": p.value if _known(p, seen, wall_ms) else None,
+                "was_value": None if _known(p, seen, wall_ms) else p.value,
+                "unknown": not _known(p, seen, wall_ms),
                 "age": max(0.0, round((wall_ms - _at(p, seen)) / 1000, 1)),
                 "at": _at(p, seen),
                 "raw": p.raw,
@@ -82,6 +87,12 @@ def _explained(fault: Fault, catalogue: Catalogue) -> dict[str, Any]:
         "raw": fault.raw,
         "flapping": flaps(fault),
     }
+
+
+def _known(point: StoredPoint, seen: Mapping[str, int], wall_ms: int) -> bool:
+    """Whether a point may be believed. Its age is looked at here too: the core, which makes points unknown, stands
+    still when nothing can be stored, and then least of all may an old value pass for a new one."""
+    return point.known and wall_ms - _at(point, seen) <= (lookup(point.point).max_age + LATE) * 1000
 
 
 def _at(point: StoredPoint, seen: Mapping[str, int]) -> int:

@@ -55,6 +55,7 @@ class Uplink:
     store     read through a reader of this thread's own; only `settle` writes
     devices   the names whose state is published
     state_of  (reader, device, session) -> its present state
+    removed   names that are not configured any more: their retained state is taken away
     """
 
     def __init__(
@@ -66,12 +67,13 @@ class Uplink:
         boot: str,
         version: str,
         stop: threading.Event,
+        removed: Iterable[str] = (),
     ) -> None:
         if config.broker is None:
             raise UplinkError("the configuration names no broker")
         self._config, self._broker = config, config.broker
         self._store, self._state_of = store, state_of
-        self._devices = tuple(devices)
+        self._devices, self._removed = tuple(devices), tuple(removed)
         self._boot, self._version = boot, version
         self._stop = stop
         self._news: deque[bool] = deque()
@@ -191,6 +193,8 @@ class Uplink:
         uplink = self._config.uplink
         delivery = Delivery(self._store.acked, self._window, uplink.catch_up, uplink.linger, uplink.refresh)
         self._publish(client, delivery, "session", self._birth(session), retain=True)
+        for device in self._removed[: delivery.window // 2]:
+            self._publish(client, delivery, f"state/{device}", b"", retain=True)
         delivery.news(True, time.monotonic())
         while not self._stop.is_set():
             now = self.progress = time.monotonic()

@@ -76,6 +76,7 @@ class Acceptor:
     reject   puts something in that comes back with this last-reject code, two hex digits
     event    an event of the maker's, in hex, that the next poll reports once
     repeat   which of EE, E6, EA and E8 this unit goes on reporting, in hex: EEE6
+    says_b5  whether it reports that it was enabled with all channels inhibited
     seconds  how long scanning and stacking take, each
     """
 
@@ -92,6 +93,7 @@ class Acceptor:
         "cashbox": ("in", "out"),
         "power": ("on", "off"),
         "enabled": ("no", "yes"),
+        "says_b5": ("yes", "no"),
         "address": int,
         "protocol": int,
         "unit": int,
@@ -114,7 +116,7 @@ class Acceptor:
         self.insert = self.cheat = 0
         self._reject = self._event = self._repeat = ""
         self.jam, self.path, self.stacker, self.cashbox, self.power = "none", "closed", "ok", "in", "on"
-        self.enabled, self.address, self.protocol, self.unit = "no", 0, 8, 0
+        self.enabled, self.says_b5, self.address, self.protocol, self.unit = "no", "yes", 0, 8, 0
         self.serial, self.firmware, self.dataset = 1873452, "NV02004141498000", "EUR01610"
         self.country, self.values, self.real_multiplier = "EUR", "5 10 20 50", 100
         self.last_reject = 0
@@ -212,7 +214,7 @@ class Acceptor:
                 if self.jam != "none" or self.path == "open":
                     return NOT_NOW
                 self.enabled = "yes"
-                self._happened += [] if self.inhibits else [b"\xb5"]
+                self._happened += [] if self.inhibits or self.says_b5 == "no" else [b"\xb5"]
             case 0x0C:
                 return OK + (self.serial & 0xFFFFFFFF).to_bytes(4, "big")
             case 0x17:

@@ -12,6 +12,7 @@ own address is put into its attribute `authority` (host:port) before the first c
 """
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, ClassVar, Protocol
 
 MEDIA = ("serial", "bus", "server", "websocket")
@@ -55,4 +56,6 @@ def change_setting(device: Any, name: str, text: str) -> None:
         value = allowed(text)
     except ValueError:
         raise ValueError(f"{name} wants {allowed.__name__}, not {text!r}") from None
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError(f"{name} wants a number that is finite, not {text!r}")
     setattr(device, name, value)  # a device may refuse it with a sentence of its own

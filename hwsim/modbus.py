@@ -142,5 +142,5 @@ class Modbus:
         return packed.to_bytes((len(names) + 7) // 8, "little")
 
     def _words(self, names: tuple[str, ...]) -> bytes:
-        tenths = (max(-0x8000, min(round(getattr(self, name) * 10), 0x7FFF)) for name in names)
+        tenths = (round(max(-3276.8, min(getattr(self, name), 3276.7)) * 10) for name in names)
         return b"".join(number.to_bytes(2, "big", signed=True) for number in tenths)

@@ -42,6 +42,9 @@ class Account:
     def take(self, topic: str, payload: bytes, now: float) -> list[str]:
         """A message; returns what there is to say about it. `now`: wall clock, seconds."""
         _, _, _, terminal, kind, *rest = topic.split("/")
+        if kind == "state" and not payload:
+            self.states.pop(f"{terminal}/{rest[0]}", None)
+            return [f"{terminal} {rest[0]}: not configured any more"]
         message = json.loads(payload)
         if kind == "session":
             self.online[terminal] = message["online"]

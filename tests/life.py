@@ -33,14 +33,17 @@ BAD_LUCK = {
     "silent": None,
 }
 SERIAL = [line for line in LINES if line.partition("/")[2] not in ("vendor", "upsd")]
-DARK = 40.0
-"""Seconds in which a value may still be believed after its cable was pulled: max_age, and the wire."""
+DARK = 22.0
+"""Seconds in which a value may still be believed after its cable was pulled: its max_age of 15, and the wire."""
 EXPLAINED = re.compile(
-    r"(\S+: the port \S+ (is open|was lost \()"
-    r"|\S+: \S+ is not there: is the cable in"
-    r"|\S+: \S+ (\(ports [\d, ]+\): )?(: )?.*(refuses the connection|no publisher answers)"
-    r"|uplink: (connected to|127\.0\.0\.1:\d+ cannot be reached|the connection was lost)"
-    r"|uplink: the agent has stopped)"
+    r"[\w-]+: the port \S+ is open"
+    r"|[\w-]+: the port \S+ was lost "
+    r"\((device reports readiness|read failed|every connection was closed|\[Errno).*\)"
+    r"|[\w-]+: \S+ is not there: is the cable in, and is the adapter found by the system\?"
+    r"|[\w-]+: socket://\S+ refuses the connection: is the device on, and is the address right\?"
+    r"|[\w-]+: ws://\S+: no publisher answers; does its service run\?"
+    r"|[\w-]+: \S+ is lost as soon as it is open \(.*\): does another program or client have it\?"
+    r"|uplink: (connected to|127\.0\.0\.1:\d+ cannot be reached|the connection was lost|the agent has stopped).*"
 )
 """Every line that an agent may log here: a port that comes or goes, and the broker."""
 
@@ -177,7 +180,7 @@ class Life:
 def unexplained(log: str) -> list[str]:
     """The lines of an agent's log that nobody can explain."""
     lines = [line for line in log.splitlines() if line.strip()]
-    return [line for line in lines if not EXPLAINED.match(re.sub(r"^\S+ \S+ (INFO|WARNING) ", "", line))]
+    return [line for line in lines if not EXPLAINED.fullmatch(re.sub(r"^\S+ \S+ (INFO|WARNING) ", "", line))]
 
 
 def main() -> int:
@@ -233,7 +236,8 @@ def main() -> int:
         report["broken promises"] = both.account.mistakes
         report["doubled"] = both.account.twins()
     print(json.dumps(report, indent=1))
-    bad = report["wrong"], report["broken promises"], report["atm unexplained log lines"], pulled
+    bad = [report["wrong"], report["broken promises"], report["doubled"], pulled]
+    bad += [report[f"{name} unexplained log lines"] or not report[f"{name} verified"] for name in agents]
     return 1 if any(bad) else 0
 
 

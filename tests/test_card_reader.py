@@ -268,6 +268,14 @@ def test_the_counter_is_cleared_by_its_operation() -> None:
     assert at.value("retain.count") == 0
 
 
+@pytest.mark.parametrize(
+    ("digits", "count"), [(b"007", [7]), (b"07", []), (b"0007", []), (b"9" * 80, []), (b"0x7", [])]
+)
+def test_a_counter_has_three_digits(digits: bytes, count: list[int]) -> None:
+    driver = CardReader(CardReaderOptions(), "listen")
+    assert values(driver.receive(COUNTER + ACK + sealed(b"P\xa50020" + digits), 1000.0), "retain.count") == count
+
+
 def test_what_a_model_does_not_know_is_asked_once_and_is_no_error_of_the_reader() -> None:
     driver, asked, items = CardReader(CardReaderOptions()), list[bytes](), list[Reading | Outcome]()
     for step in range(2400):

@@ -273,6 +273,22 @@ def test_a_tap_is_silent_after_its_quiet_time_and_repeats_it() -> None:
     assert tap.judge(40.0, 5, patience=60.0) == []
 
 
+def test_a_tap_that_nobody_asks_on_says_so() -> None:
+    tap = Overhearing(12.0)
+    tap.judge(0.0, 0)
+    [state] = tap.judge(12.0, 0)
+    assert (state.value, "nobody asks the device: does its payment application run?" in state.raw) == (
+        "silent",
+        True,
+    )
+    tap.asked(13.0)
+    assert "is it switched on" in tap.judge(18.0, 0)[0].raw
+    assert "nobody asks" in tap.judge(26.0, 0)[0].raw
+    tap.asked(27.0)
+    [state] = tap.judge(32.0, 9)
+    assert (state.value, "speed" in state.raw, "cable" in state.raw) == ("rubbish", True, True)
+
+
 def test_bad_frames_are_said_when_they_step_and_every_twenty_seconds() -> None:
     frames = BadFrames()
     said = [now for now in range(0, 60) if frames.report(int(now >= 5), float(now))]

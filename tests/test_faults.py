@@ -258,6 +258,18 @@ def test_who_is_still_dark_a_minute_after_the_mains_is_back_has_a_fault_since_it
     assert [(f.device, f.since) for f in terminal.faults.open()] == [("p", dark)]
 
 
+def test_a_link_that_comes_and_goes_while_the_mains_is_lost_is_explained_once() -> None:
+    terminal = Terminal()
+    terminal.say("ups", "mains", "lost")
+    events = []
+    for _ in range(10):
+        events += terminal.say("p", "link.state", "silent")
+        terminal.wait(3.0)
+        events += terminal.say("p", "link.state", "up")
+        terminal.wait(3.0)
+    assert events == [("explained", "link.silent")]
+
+
 def test_who_goes_dark_only_when_the_mains_is_back_has_a_fault_of_its_own() -> None:
     terminal = Terminal()
     terminal.say("ups", "mains", "lost")

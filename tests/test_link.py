@@ -1,10 +1,14 @@
 """The port of a device, for real: missing, busy, not permitted, another device behind it, the wrong speed."""
 
+import logging
 import os
 import pty
+import socket
 import threading
+import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,7 @@ from agent.config import Device
 from agent.drivers import DRIVERS
 from agent.errors import LinkError
 from agent.link import Link
-from agent.model import Heard, Operation, Outcome
+from agent.model import Heard, Operation, Outcome, Reading
 from agent.ports import open_port
 from tests.whole import Site, site, wait
 
@@ -70,6 +74,70 @@ def test_a_file_is_not_a_port(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert cause(str(tmp_path / "file"))[0] == "unusable"
     assert cause("nonsense://x")[0] == "unusable"
+
+
+@contextmanager
+def tcp_server(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that does the same to every client; gives its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def run() -> None:
+            try:
+                while True:
+                    client, _ = listener.accept()
+                    serve(client)
+            except OSError:
+                return
+
+        threading.Thread(target=run, daemon=True).start()
+        yield f"socket://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_port_that_is_lost_as_soon_as_it_is_open_is_said_once_and_not_hammered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clients: list[float] = []
+
+    def busy(client: socket.socket) -> None:
+        clients.append(time.monotonic())
+        client.sendall(b"Port already in use\r\n")
+        client.close()
+
+    caplog.set_level(logging.INFO)
+    with tcp_server(busy) as port:
+        heard: list[Heard] = []
+        stop = threading.Event()
+        one = device(port)
+        link = Link(one, [one], heard.append, stop)
+        thread = threading.Thread(target=link.run)
+        thread.start()
+        wait("many tries", lambda: len(clients) >= 8)
+        stop.set()
+        thread.join(10.0)
+    states = [i for h in heard for i in h.items if isinstance(i, Reading) and i.point == "link.state"]
+    assert "unusable" in [state.value for state in states]
+    assert any("as soon as it is open" in state.raw for state in states)
+    assert sum("is open" in r.message for r in caplog.records) <= 3, "once, not at each try"
+
+
+def test_what_waits_on_a_socket_is_read_at_once() -> None:
+    def talk(client: socket.socket) -> None:
+        client.sendall(b"x" * 4000)
+
+    with tcp_server(talk) as address:
+        port = open_port(device(address))
+        data, reads = b"", 0
+        while len(data) < 4000:
+            data += port.read()
+            reads += 1
+        port.close()
+    assert reads < 100
+
+
+def test_a_server_that_nobody_can_find_is_missing() -> None:
+    word, sentence = cause("socket://no-such-host.invalid:9100")
+    assert (word, "is the name right" in sentence) == ("missing", True)
 
 
 def test_every_operation_gets_an_outcome_also_without_a_line(tmp_path: Path) -> None:

@@ -121,6 +121,10 @@ def test_what_is_no_number_is_no_reading() -> None:
         {"ups.load": "1,2", "battery.charge": "", "input.voltage": "1e3", "ups.temperature": "-4"}, 1.0
     )
     assert [(r.point, r.value) for r in said] == [("temperature", -4.0)]
+    for text in ("9" * 400, "1" * 10, "1." + "1" * 7, "\u0662\u0663\u0660", "1.\uff15", "+1", "1.", "nan"):
+        assert understood({"ups.load": text}, 1.0) == [], text
+    [reading] = understood({"ups.load": "123456789.123456"}, 1.0)
+    assert reading.value == 123456789.123456
 
 
 # ---- with the simulated server

@@ -89,6 +89,12 @@ def test_a_table_as_a_technician_writes_it_is_understood() -> None:
         ({"inputs": {"safe_door": {"at": 0, "activ": "open"}}}, "unexpected"),
         ({"registers": {"safe_door": {"at": 0}}}, "no measure or count"),
         ({"registers": {"ambient.humidity": {"at": 0, "function": 2}}}, "function must be 4"),
+        ({"registers": {"ambient.humidity": {"at": 0, "scale": float("nan")}}}, "scale and offset must be finite"),
+        (
+            {"registers": {"ambient.humidity": {"at": 0, "offset": float("-inf")}}},
+            "scale and offset must be finite",
+        ),
+        ({"registers": {"ambient.humidity": {"at": 0, "scale": 1e307}}}, "no value greater than 1e"),
         ({"outputs": {"siren": -1}}, "outputs.siren: at must be"),
     ],
 )

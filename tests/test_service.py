@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -136,3 +137,40 @@ def test_a_stop_is_quick_whatever_is_missing(tmp_path: Path, what: str) -> None:
         wait("the agent", lambda: (tmp_path / "tw.sock").exists())
         assert terminal.end("agent") == 0
         assert not (tmp_path / "tw.sock").exists()
+
+
+@pytest.mark.peer("mosquitto")
+def test_when_nothing_can_be_stored_no_old_value_passes_for_a_new_one_and_all_comes_after(tmp_path: Path) -> None:
+    with site(tmp_path, devices=UPS, fleet=FLEET) as terminal:
+        terminal.start_all()
+        wait("the UPS", lambda: terminal.published("ups1", "mains") == "ok")
+        agent = terminal.process("agent")
+        _, most = resource.prlimit(agent, resource.RLIMIT_FSIZE)
+        resource.prlimit(agent, resource.RLIMIT_FSIZE, (1, most))
+        terminal.hwsim("set", "ups1", "mains=lost")
+        told = wait("the trouble", lambda: terminal.ask(do="devices")["trouble"])
+        assert "nothing can be stored" in told
+        wait("unknown on site", lambda: terminal.shown("ups1", "mains") is None)
+        said = terminal.tillwire("diagnose").stdout
+        assert "nothing can be stored" in said
+        resource.prlimit(agent, resource.RLIMIT_FSIZE, (most, most))
+        wait("the change", lambda: terminal.rows("change", point="mains", value="lost"))
+        wait("the truth", lambda: terminal.shown("ups1", "mains") == "lost")
+        assert terminal.ask(do="devices")["trouble"] == ""
+        assert terminal.account.mistakes == []
+
+
+@pytest.mark.peer("mosquitto")
+def test_a_device_that_is_taken_out_of_the_configuration_leaves_nothing_behind(tmp_path: Path) -> None:
+    with site(tmp_path, devices=UPS, fleet=FLEET) as terminal:
+        terminal.start_all()
+        terminal.hwsim("set", "ups1", "health=failed")
+        wait("the fault", lambda: terminal.rows("fault.raised", device="ups1"))
+        wait("the state", lambda: "ATM-0001/ups1" in terminal.account.states)
+        terminal.end("agent")
+        terminal.configure("")
+        terminal.start("agent")
+        cleared = wait("the end of its fault", lambda: terminal.rows("fault.cleared", device="ups1"))
+        assert cleared[-1]["why"] == "the device is not configured any more"
+        wait("no state", lambda: "ATM-0001/ups1" not in terminal.account.states)
+        assert terminal.account.mistakes == []

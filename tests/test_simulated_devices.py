@@ -116,13 +116,30 @@ def test_a_passed_ups_test_clears_the_failure_of_the_one_before() -> None:
         assert ups.receive(b"Q1\r")[43:44] == b"0"
 
 
-@pytest.mark.parametrize("value", ["-5", "0", "2.27", "99.97", "1000", "inf", "nan"])
+@pytest.mark.parametrize("value", ["-5", "0", "2.27", "99.97", "1000", "1e308"])
 def test_a_ups_status_has_its_length_whatever_the_numbers(value: str) -> None:
     ups = DEVICES["ups"]()
     for name, allowed in ups.SETTINGS.items():
         if allowed is float:
             change_setting(ups, name, value)
     assert (len(ups.receive(b"Q1\r")), len(ups.receive(b"F\r"))) == (47, 22)
+
+
+@pytest.mark.parametrize("kind", DEVICES)
+@pytest.mark.parametrize("text", ["inf", "-inf", "nan", "1e999"])
+def test_a_number_that_is_not_finite_is_refused(kind: str, text: str) -> None:
+    device = DEVICES[kind]()
+    for name, allowed in device.SETTINGS.items():
+        if allowed is float:
+            with pytest.raises(ValueError, match=f"{name} wants a number that is finite"):
+                change_setting(device, name, text)
+
+
+@pytest.mark.parametrize(("text", "word"), [("1e308", "7FFF"), ("-1e308", "8000"), ("-1.0", "FFF6")])
+def test_a_register_takes_what_its_16_bits_can_hold(text: str, word: str) -> None:
+    panel = DEVICES["modbus"]()
+    change_setting(panel, "temperature", text)
+    assert panel.receive(bytes.fromhex("01 04 00 00 00 02 71 CB"))[3:5] == bytes.fromhex(word)
 
 
 DISPENSE_1 = bytes.fromhex("04300252 21 202020 202020202020202020202003")

@@ -1,19 +1,24 @@
 """Websockets as a port, against a real server: what is opened, refused, lost, and how large a thing may get."""
 
 import socket
+import ssl
 import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request
 from websockets.sync.server import Server, ServerConnection, serve
 
+from agent.config import Tls
 from agent.drivers.framing import Records, record
 from agent.errors import LinkError
 from agent.sockets import LARGEST, Sockets
+from tests.test_tls import authority, certificate
 from tests.whole import free_port
 
 BIG = b"x" * (50 * 1024 * 1024)
@@ -39,8 +44,11 @@ def answer(connection: ServerConnection) -> None:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    with serve(answer, "127.0.0.1", 0, max_size=None) as server:
+def serving(context: ssl.SSLContext | None = None, greets_after: float = 0.0) -> Iterator[Server]:
+    def late(connection: ServerConnection, request: Request) -> None:
+        threading.Event().wait(greets_after)
+
+    with serve(answer, "127.0.0.1", 0, max_size=None, ssl=context, process_request=late) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server
@@ -137,7 +145,7 @@ def test_when_nothing_is_open_any_more_the_port_is_lost(uri: str) -> None:
     ("other", "why"),
     [
         ("ws://192.0.2.1:5846/xfs4iot/v1.0/Card/", b"another machine"),
-        ("wss://127.0.0.1:5846/xfs4iot/v1.0/Card/", b"TLS"),
+        ("wss://localhost:5846/xfs4iot/v1.0/Card/", b"TLS"),
         ("file:///etc/passwd", b"no websocket address"),
         ("ws://127.0.0.1:99999/x", b"no websocket address"),
     ],
@@ -172,6 +180,27 @@ def test_what_is_no_websocket_server_is_missing() -> None:
     assert caught.value.cause == "missing"
 
 
+def test_a_publisher_that_starts_late_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.sockets.LOOK", 0.3)
+    try:
+        first, late = serve(answer, "127.0.0.1", 5850), serve(answer, "127.0.0.1", 5853)
+    except OSError:
+        pytest.skip("another program has these ports")
+    with first:
+        threading.Thread(target=first.serve_forever, daemon=True).start()
+        late.shutdown()
+        port = opened("ws://127.0.0.1")
+        said = Said(port)
+        said.until("o", "ws://127.0.0.1:5850/xfs4iot/v1.0")
+        with serve(answer, "127.0.0.1", 5853) as second:
+            threading.Thread(target=second.serve_forever, daemon=True).start()
+            said.until("o", "ws://127.0.0.1:5853/xfs4iot/v1.0")
+            assert "c" not in [act for act, _, _ in said.all], "ports where nobody is are no news"
+            port.close()
+            second.shutdown()
+        first.shutdown()
+
+
 def test_without_a_port_number_the_list_of_the_standard_is_tried() -> None:
     try:
         server = serve(answer, "127.0.0.1", 5849)
@@ -183,3 +212,78 @@ def test_without_a_port_number_the_list_of_the_standard_is_tried() -> None:
         Said(port).until("o", "ws://127.0.0.1:5849/xfs4iot/v1.0")
         port.close()
         server.shutdown()
+
+
+def behind_tls(folder: Path, host: str = "vendor.example.org", wants_client: bool = False) -> ssl.SSLContext:
+    """What a service needs for wss, signed by the authority `good` in `folder`."""
+    for name in ("good", "other"):
+        authority(folder, name)
+    certificate(folder, "service", host)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "service.pem", folder / "service.key")
+    if wants_client:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(folder / "good.pem")
+    return context
+
+
+def secure(server: Server, tls: Tls, host: str = "127.0.0.1") -> Sockets:
+    return Sockets(f"wss://{host}:{server.socket.getsockname()[1]}/xfs4iot/v1.0", tls, 0.2, 1.0)
+
+
+@pytest.mark.peer("openssl")
+@pytest.mark.parametrize("greets_after", [0.0, 1.5])
+def test_a_service_behind_tls_is_verified_and_may_take_its_time(tmp_path: Path, greets_after: float) -> None:
+    with serving(behind_tls(tmp_path), greets_after) as server:
+        port = secure(server, Tls(ca=tmp_path / "good.pem"))
+        said = Said(port)
+        uri = f"wss://127.0.0.1:{server.socket.getsockname()[1]}/xfs4iot/v1.0"
+        port.write(record("t", uri, b"hello"))
+        assert said.until("t", uri) == b"/xfs4iot/v1.0 hello"
+        assert port.read() == b"", "what TLS says to itself is no news, and nothing is waited for"
+        port.close()
+
+
+@pytest.mark.peer("openssl")
+def test_a_service_that_tls_refuses_is_unusable_and_says_why(tmp_path: Path) -> None:
+    with serving(behind_tls(tmp_path)) as server:
+        for tls, host, why in (
+            (Tls(ca=tmp_path / "other.pem"), "127.0.0.1", "certificate verify failed"),
+            (Tls(ca=tmp_path / "good.pem"), "localhost", "certificate is not valid for 'localhost'"),
+        ):
+            with pytest.raises(LinkError, match=why) as caught:
+                secure(server, tls, host)
+            assert caught.value.cause == "unusable"
+    with pytest.raises(LinkError, match="cannot be used"):
+        Sockets("wss://127.0.0.1:1/", Tls(ca=tmp_path / "none.pem"), 0.2, 1.0)
+
+
+@pytest.mark.peer("openssl")
+def test_a_service_may_want_a_certificate_of_ours(tmp_path: Path) -> None:
+    with serving(behind_tls(tmp_path, wants_client=True)) as server:
+        with pytest.raises(LinkError) as caught:
+            secure(server, Tls(ca=tmp_path / "good.pem"))
+        assert caught.value.cause == "unusable"
+        certificate(tmp_path, "agent", "agent.example.org")
+        ours = Tls(ca=tmp_path / "good.pem", certificate=tmp_path / "agent.pem", key=tmp_path / "agent.key")
+        secure(server, ours).close()
+
+
+def test_services_that_swallow_the_first_packet_hold_up_nobody(uri: str) -> None:
+    with ExitStack() as deaf, socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):  # fill the backlog: whoever comes now gets no answer at all
+            one = deaf.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        port = opened(uri)
+        said = Said(port)
+        lost = [f"ws://127.0.0.1:{full.getsockname()[1]}/{number}" for number in range(6)]
+        port.write(b"".join(record("t", other, b"hello") for other in lost))
+        port.write(record("t", uri, b"still"))
+        assert said.until("t", uri).endswith(b"still")
+        assert "c" not in [act for act, _, _ in said.all], "none of them was waited for"
+        for other in lost:
+            assert said.until("c", other) == b"it cannot be reached"
+        port.close()

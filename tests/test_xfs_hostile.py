@@ -38,11 +38,22 @@ UNIT = {
 }
 
 
+def cash(**status: Any) -> Message:
+    return {"cash": {"status": {"initial": {"unrecognized": 3}, **status}, "configuration": {"value": 20}}}
+
+
+def deposit(number: int) -> Message:
+    return {"deposit": {"status": {"numOfDeposits": number}}, "card": {"status": {"initialCount": number}}}
+
+
 def keys(**loaded: str) -> Message:
     return {"keyDetails": {name: {"loaded": state} for name, state in loaded.items()}}
 
 
 STRANGE: list[Any] = [None, True, 0, -1, 1e999, 10**30, "", "x" * 5000, "\ud800\x00\x1b[2J", [], [[]], {}, {"": {}}]
+IMPOSSIBLE = [1e999, -1e999, float("nan"), 10**9, 10**399, 10**4299, -1, -(10**4299)]
+"""Numbers that cannot be one. 4300 digits are the most that Python reads."""
+STRANGE += IMPOSSIBLE
 STRANGE += [{"header": None}, {"header": {"name": "Common.Status"}}, ["header"], {"position": {"position": 1}}]
 
 
@@ -77,12 +88,68 @@ def test_strange_values_anywhere_raise_nothing_and_leave_the_vocabulary_alone(se
         json.dumps([reading.value, reading.raw], ensure_ascii=False).encode()
 
 
+def renumbered(tree: Any, number: Any, found: list[str], path: str = "") -> Any:
+    """The same JSON with every number in it replaced; `found` gets the names of what was."""
+    if isinstance(tree, dict):
+        return {name: renumbered(value, number, found, name) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [renumbered(value, number, found, path) for value in tree]
+    if isinstance(tree, int | float) and not isinstance(tree, bool):
+        found.append(path)
+        return number
+    return tree
+
+
+@pytest.mark.parametrize("number", IMPOSSIBLE, ids=lambda number: str(number)[:5])
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_a_number_that_cannot_be_is_no_reading_wherever_it_stands(generation: str, number: Any) -> None:
+    services, found = recordings(generation), list[str]()
+    status = services["SimPrinter"].answers["Common.Status"]
+    for _, done in status:
+        done["payload"]["printer"]["retractBins"] = [{"state": "ok", "count": 5}]
+    units = services["SimCashDispenser"].answers["Storage.GetStorage"]
+    for _, done in units:
+        more = {"status": {"initial": 7, "in": 1}}
+        done["payload"]["storage"] |= {"paper": {"printer": more}, "old": cash(count=8), "box": deposit(9)}
+        done["payload"]["storage"] |= {"half": cash(), "told": cash(), "more": {"printer": {}}}
+    for one in services.values():
+        for turns in one.answers.values():
+            for messages in turns:
+                messages[-1]["payload"] = renumbered(messages[-1].get("payload"), number, found)
+    for _, done in units:  # and one that is impossible in one part only
+        half, more = (done["payload"]["storage"][name] for name in ("half", "more"))
+        half["cash"]["status"] |= {
+            "initial": {"typeEUR20": {"fit": 150}},
+            "in": {"deposited": {"unrecognized": number}},
+        }
+        done["payload"]["storage"]["told"]["cash"]["status"] |= {"initial": {"unrecognized": 3}, "count": number}
+        more["printer"]["status"] = {"initial": 7, "in": number}
+    host = Host(driver(**SERVICES), services)
+    host.publish()
+    host.run(12, step=0.5)
+    for service, message in unsolicited(services):
+        host.say(service, {**message, "payload": renumbered(message.get("payload"), number, found)})
+    check([reading for _, reading in host.of])
+    assert {"value", "count", "capacity", "fit", "initial", "in", "numOfDeposits", "initialCount"} <= set(found)
+    counted = ("count", "initial", "presented", "retracted", "capacity", "note")
+    said = {point for name in SERVICES for point in host.points(name) if point.rpartition(".")[2] in counted}
+    assert said == {f"cassette.{name}.initial" for name in ("half", "told", "more")}, (
+        "a sum with such a part is no sum"
+    )
+    assert not [r for _, r in host.of for word in ("nan", "inf") if word in f"{r.value} {r.raw}".lower().split()]
+    assert {host.value(name, "link.state") for name in SERVICES} == {"up"}
+
+
 @pytest.mark.parametrize(
     "text",
     [
         b"[" * 10_000 + b"]" * 10_000,
         b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
         b'{"header":{"type":"completion","name":"Common.Status","requestId":' + b"9" * 5000 + b"}}",
+        b'{"header":{"type":"event","name":"Common.StatusChangedEvent"},"payload":{"a":' + b"9" * 4301 + b"}}",
+        b'{"header":{"type":"completion","name":"Common.Status","requestId":' + b"9" * 4300 + b"}}",
+        b'{"header":{"type":"event","name":"Common.StatusChangedEvent","requestId":1e999}}',
+        b'{"header":{"type":"event","name":"Common.StatusChangedEvent","requestId":-1}}',
         b"\xff\xfe\x00",
         b"",
         b"null",
@@ -106,6 +173,13 @@ def test_a_message_that_is_none_or_not_ours_is_counted_and_harms_nobody(text: by
         "card": {**before["card"], "link.bad_frames": 1},
         "printer": before["printer"],
     }
+
+
+def test_a_number_of_a_message_that_cannot_be_makes_no_long_line_in_the_transcript() -> None:
+    host = alone(scripted(Common_Status=ONLINE))
+    host.driver.transcript.on = True
+    host.say("One", b'{"header":{"type":"event","name":"A.B","requestId":' + b"9" * 4300 + b"}}")
+    assert host.driver.transcript.read() == ["< One: something that is no XFS4IoT message"]
 
 
 def test_an_answer_of_another_name_is_not_the_answer() -> None:

@@ -149,6 +149,8 @@ def test_an_event_about_a_unit_that_is_not_known_yet_is_no_reading() -> None:
     assert [r.value for r in units.merge({"unit1": {"status": "missing"}}, 7.0) if r.point.endswith("state")] == [
         "missing"
     ]
+    units.replace({}, 7.0)
+    assert [r.value for r in units.replace({"unit1": {"status": "ok"}}, 7.0)] == ["ok"]
     units.forget()
     assert units.merge({"unit1": {"status": "ok"}}, 8.0) == []
 

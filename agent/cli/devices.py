@@ -22,8 +22,6 @@ Facts = Mapping[str, Any]
 SEVERITY_STYLES = {"critical": "bold red", "major": "bold red", "minor": "yellow", "warning": "yellow", "info": ""}
 RAW_WIDTH = 48
 
-MOVING = frozenset({"acceptor", "card_reader", "dispenser"})
-"""Kinds whose every operation is asked about first: a hand may be in the machine."""
 SOME = 6
 """Unknown points that a summary names."""
 FEW = 4
@@ -79,7 +77,7 @@ def perform(
     """
     path = asking.find_socket(socket, config)
     request = {"do": "perform", "device": device, "verb": verb, "arguments": parsed(arguments or [])}
-    if not force and may_move(path, device):
+    if not force and may_move(path, device, verb):
         _confirm(f"{verb} on {device} may move notes or cards. Is every hand out of the machine?")
     result: dict[str, Any] = {}
     try:
@@ -139,10 +137,10 @@ def parsed(arguments: list[str]) -> dict[str, str | int | bool]:
     return found
 
 
-def may_move(path: Path, device: str) -> bool:
-    """Whether an operation on this device may move notes or cards."""
+def may_move(path: Path, device: str, verb: str) -> bool:
+    """Whether an operation may move notes or cards."""
     [facts] = only(asking.ask_once(path, {"do": "devices"}), device)["devices"]
-    return facts["kind"] in MOVING
+    return verb in facts.get("moving", ())
 
 
 def overview(report: Facts, lang: Language, every_point: bool = True) -> "RenderableType":
@@ -166,6 +164,8 @@ def header(report: Facts) -> "RenderableType":
     text.append_text(cell(f"   {wording.clock(report['at'])}   uplink {uplink['state']}{note}"))
     if uplink["backlog"]:
         text.append_text(cell(f", {uplink['backlog']} ledger rows wait"))
+    if report.get("trouble"):
+        text.append_text(cell(f"\n{report['trouble']}", "bold red"))
     return text
 
 

@@ -25,6 +25,8 @@ from agent.model import Operation, Outcome, Reading
 GREATEST_VERSION = 8
 RESET_TIME = 6.0  # seconds that a unit needs to restart, about; it says nothing then
 BYTE_GAP = 0.5
+INHIBITS = bytes((ssp.INHIBITS, 0xFF, 0xFF))
+"""Lets all channels in. A unit that has not accepted it takes no note, and need not say so when it is enabled."""
 VERBS = {"reset": ssp.RESET, "enable": ssp.ENABLE, "disable": ssp.DISABLE}
 UNREADABLE = (
     "the host and the acceptor speak encrypted, which a tap cannot read: take the status from the application"
@@ -60,6 +62,12 @@ class AcceptorOptions:
         if not 0 < self.quiet < 15:
             raise ValueError("quiet must be more than 0 and less than 15 seconds")
 
+    def clash(self, access: Access) -> str:
+        """See the contract."""
+        if access == "listen" and self.accept:
+            return 'accept = true and access = "listen": who only listens cannot let it take notes; leave one out'
+        return ""
+
 
 class Acceptor:
     """A note acceptor, as its master or from a passive tap. At most 256 bytes are buffered."""
@@ -72,6 +80,7 @@ class Acceptor:
         "enable": "take notes, until the line is opened again: at a start of the agent, or after a pulled cable",
         "disable": "take no notes, until the line is opened again",
     }
+    moving: ClassVar[frozenset[str]] = frozenset({"reset", "enable"})
     Options: ClassVar[type[AcceptorOptions]] = AcceptorOptions
 
     def __init__(self, options: AcceptorOptions, access: Access = "own") -> None:
@@ -83,7 +92,8 @@ class Acceptor:
             (
                 # before the first poll, because a poll accepts the note that waits
                 Question("disable", bytes((ssp.DISABLE,)), every=10.0),
-                Question("inhibits", bytes((ssp.INHIBITS, 0xFF, 0xFF)), every=10.0),
+                Question("reject", bytes((ssp.REJECT,))),
+                Question("inhibits", INHIBITS, every=10.0),
                 Question("enable", bytes((ssp.ENABLE,)), every=10.0),
                 Question("poll", bytes((ssp.POLL,)), options.poll),
                 Question("counters", bytes((ssp.COUNTERS,)), every=5.0),
@@ -101,7 +111,7 @@ class Acceptor:
         self._overhearing = Overhearing(options.quiet)
         self._request: tuple[bool, bytes] | None = None
         self._exchange: tuple[bool, bytes, bytes] | None = None
-        self._encrypted = False
+        self._encrypted = self._let_in = False
         self._outgoing = b""
 
     def receive(self, data: bytes, now: float) -> list[Reading | Outcome]:
@@ -127,7 +137,7 @@ class Acceptor:
             why = "the agent only listens on this line; it may not write"
         # A reset is not said twice: a unit that restarts has forgotten the flag, and would restart again.
         mute = operation.verb == "reset"
-        data = bytes((VERBS.get(operation.verb, 0),))
+        data = INHIBITS if operation.verb == "enable" else bytes((VERBS.get(operation.verb, 0),))
         self._session.undertake(Question(operation.verb, data, mute=mute, operation=operation.id), why, now)
 
     def _frames(self, frames: Sequence[bytes], now: float) -> list[Reading | Outcome]:
@@ -145,10 +155,15 @@ class Acceptor:
         taking, refusing = {"inhibits", "enable"}, {"disable"}
         wanted, other = (taking, refusing) if self._accept else (refusing, taking)
         settled = self._picture.enabled == ("yes" if self._accept else "no")
+        settled = settled and (self._let_in or not self._accept)
         self._session.held = other | wanted if settled else other
+        if self._accept:
+            self._session.held |= {"reject"} if self._let_in else {"reject", "enable"}
         if frame := self._session.next(now):
             self._outgoing += frame
             self.transcript.sent(ssp.meaning(self._session.command), frame)
+        if self._session.lapsed is not None:
+            self._begin_anew()
         if (lapsed := self._session.lapsed) is not None and lapsed.mute:
             self._session.pause(RESET_TIME, now)  # the reply to a reset: the restart will tell whether it was heard
             return []
@@ -165,6 +180,8 @@ class Acceptor:
         if question is None:
             return out
         out += self._picture.reply(question.data, reply, now)
+        if question.data[0] == ssp.INHIBITS:
+            self._let_in = reply[0] == ssp.OK
         if question.data[0] == ssp.VERSION and reply[0] != ssp.OK:
             self._session.agree_on_less()
         if question.data[0] == ssp.POLL and reply[0] == ssp.OK:
@@ -177,7 +194,10 @@ class Acceptor:
         """What the events of a poll make us ask next."""
         if ssp.REJECTED in self._picture.codes:
             self._session.hurry("last reject")
+        if ssp.INHIBITED in self._picture.codes:
+            self._let_in = False
         if ssp.F1 in self._picture.codes:
+            self._begin_anew()
             self._session.open(sync=False)
             for name in ("setup", "serial", "firmware", "inhibits", "enable"):
                 self._session.hurry(name)
@@ -190,14 +210,23 @@ class Acceptor:
             detail = f"the acceptor answers: {ssp.STATUS.get(status, f'status {raw}')}"
             self._session.end(question.operation, "failed", detail, now, raw)
             return
+        if question.data[0] == ssp.INHIBITS:
+            enable = bytes((ssp.ENABLE,))
+            self._session.go_on(Question("enable", enable, operation=question.operation))
+            return
         detail = "the acceptor restarts" if question.name == "reset" else "the acceptor accepted it"
         self._session.end(question.operation, "done", detail, now, raw)
         if question.name == "reset":
+            self._begin_anew()
             self._session.open()
             self._session.pause(RESET_TIME, now)
         else:
             self._accept = question.name == "enable"
-            self._session.hurry("inhibits")
+
+    def _begin_anew(self) -> None:
+        """What the unit was told may be forgotten, and a note may wait in it that a poll would accept."""
+        self._let_in = False
+        self._session.hurry("reject")
 
     # from a tap
 
@@ -213,6 +242,7 @@ class Acceptor:
             self.transcript.heard("something encrypted")
             return []
         if data[0] < ssp.OK:
+            self._overhearing.asked(now)
             self._request = (flag, data)
             self.transcript.heard(f"host: {ssp.meaning(data)}", frame if data[0] in ssp.COMMANDS else b"")
             return []
@@ -260,6 +290,10 @@ class _Session(Dialogue):
         if self._version > self._floor:
             self._version -= 1
             self._opening.append(self._propose())
+
+    def go_on(self, question: Question) -> None:
+        """Ask the second half of an operation, before all others that wait."""
+        self._wanted.appendleft(question)
 
     def reply_to(self, flag: bool) -> Question | None:
         """The question that a reply with this flag answers, or None where it is a repeated one that came late."""

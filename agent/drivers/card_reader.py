@@ -82,6 +82,12 @@ class CardReaderOptions:
         if not 0 < self.quiet < 15:
             raise ValueError("quiet must be more than 0 and less than 15 seconds")
 
+    def clash(self, access: Access) -> str:
+        """See the contract."""
+        if access == "listen" and (self.initialise or self.counting):
+            return 'initialise and counting send INIT, which access = "listen" forbids; leave one of them out'
+        return ""
+
 
 class CardReader:
     """A CRT-591 or CRT-288, as its master or from a passive tap. At most 524 bytes are buffered."""
@@ -94,6 +100,7 @@ class CardReader:
         "initialise": "reset the reader; a card stays where it is, and no more cards are taken until it is told to",
         "clear_counter": "set the reader's counter of retained cards to 0, after its bin was emptied",
     }
+    moving: ClassVar[frozenset[str]] = frozenset({"capture", "initialise"})
     Options: ClassVar[type[CardReaderOptions]] = CardReaderOptions
 
     def __init__(self, options: CardReaderOptions, access: Access = "own") -> None:
@@ -224,6 +231,7 @@ class CardReader:
             return []
         self._motion, self._moving = said.head == COMMAND and said.command in (INIT, MOVE), False
         if said.head == COMMAND:
+            self._overhearing.asked(now)
             return []
         return self._overhearing.heard(now, self._deframer.skipped) + self._picture.say(said, now)
 

@@ -55,15 +55,18 @@ class Driver(Protocol):
                 one there is
     why_not     for each of "own" and "listen" that is missing above, one sentence that tells the reason
     operations  verb -> one sentence of help; the verbs that `perform` understands
+    moving      those of them that move notes or cards: a hand may be in the machine
     transcript  what the conversation was, for a technician who traces it; nothing secret ever stands in it
     Options     a frozen dataclass of the settings under the device's table in the config; every field has a
-                default, and a docstring tells its meaning. `poll` (seconds) is always one of them.
+                default, and a docstring tells its meaning. `poll` (seconds) is always one of them. Where some of
+                them make no sense with an access, a method `clash(access)` tells why, or gives nothing.
     """
 
     line: ClassVar[Line]
     access: ClassVar[frozenset[Access]]
     why_not: ClassVar[Mapping[Access, str]]
     operations: ClassVar[Mapping[str, str]]
+    moving: ClassVar[frozenset[str]]
     Options: ClassVar[type[Any]]
     transcript: Transcript
 
@@ -95,6 +98,7 @@ class Shared(Protocol):
     access: ClassVar[frozenset[Access]]
     why_not: ClassVar[Mapping[Access, str]]
     operations: ClassVar[Mapping[str, str]]
+    moving: ClassVar[frozenset[str]]
     LineOptions: ClassVar[type[Any]]
     Options: ClassVar[type[Any]]
     transcript: Transcript

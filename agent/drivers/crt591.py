@@ -225,7 +225,11 @@ class Picture:
         data = said.body[self._dialect.status_bytes :]
         asked = (said.command, said.parameter)
         if asked == (COUNTER, ASK):
-            return [Reading("retain.count", int(data), now, data.decode())] if data.isdigit() else []
+            return (
+                [Reading("retain.count", int(data), now, data.decode())]
+                if len(data) == 3 and data.isdigit()
+                else []
+            )
         if asked == (SERIAL, ASK):  # its length, then the text
             point, data = "device.serial", data[1:] if data and data[0] == len(data) - 1 else b""
         elif said.command == INIT:

@@ -6,7 +6,7 @@ It also sees that every operation ends exactly once.
 """
 
 from collections import deque
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from agent.drivers.hearing import no_answer
@@ -16,6 +16,11 @@ PROOF_TIME = 10.0  # seconds in which a device must give a sign after an operati
 SOON, SOON_TIMES = 3.0, 3
 """A rare question whose reply was lost (who are you?) is not put off for its whole interval, at first: seconds,
 and how often. Then the device may well not know it."""
+
+
+LONGEST, MARGIN, IN_VAIN = 8.0, 0.5, 3
+"""Seconds for which a reply may be under way, at the most; by how much one may be later than the one before; and
+how often one of several questions that are Alike is asked without an answer before all of them rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,3 +182,53 @@ class Dialogue:
         question = min(waiting, key=lambda q: self._due[q.name])
         self._due[question.name] = now + question.every if question.every else float("inf")
         return question
+
+
+class Alike:
+    """Questions whose replies look alike, so that a late one could be taken for that to another of them.
+
+    A question that was not answered in time is asked again before any of the others: then a late reply is merely
+    old. When it is answered, replies to what was asked in vain may still be under way: none of them is asked until
+    these have come, or until they would have, had they been as late as the one that came. After IN_VAIN times none
+    is asked until nothing can be under way. The replies must come in the order of the questions, within LONGEST.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+        self._name = ""
+        self._tries = 0
+        self._asked: deque[float] = deque(maxlen=2 * IN_VAIN)
+        self._free_at = float("inf")
+
+    def idle(self, now: float) -> bool:
+        """Whether no reply can be under way; to be asked only while none of them is pending."""
+        if not self._asked or now >= self._free_at:
+            self._asked.clear()
+            self._tries = 0
+        return not self._asked
+
+    def held(self, now: float) -> frozenset[str]:
+        """The names of those that must not be asked now; to be asked only while none of them is pending."""
+        if self.idle(now) or len(self._names) == 1:
+            return frozenset()
+        return self._names - {self._name} if 0 < self._tries < IN_VAIN else self._names
+
+    def asked(self, name: str, now: float) -> None:
+        """One of them was put on the wire."""
+        self._name = name
+        self._tries += 1
+        self._asked.append(now)
+        self._free_at = now + LONGEST
+
+    def came(self, now: float, answer: bool) -> None:
+        """A reply came that looks like theirs; `answer`: and one of them was pending."""
+        if not self._asked:
+            return
+        late = min(now - self._asked.popleft(), LONGEST)
+        if answer and self._asked:
+            self._tries, self._free_at = 0, self._asked[-1] + late + MARGIN
+
+    def ended(self) -> None:
+        """The device ended the pending one without a reply, on a line where nothing is late."""
+        if len(self._asked) == 1:
+            self._asked.clear()

@@ -74,6 +74,7 @@ class Dispenser:
         "test_dispense": "feed notes to the reject tray; position=1..4, count=1..10 (1 when not given)",
         "reset": "restart the dispenser's controller",
     }
+    moving: ClassVar[frozenset[str]] = frozenset({"purge", "test_dispense", "reset"})
     Options: ClassVar[type[DispenserOptions]] = DispenserOptions
 
     def __init__(self, options: DispenserOptions, access: Access = "own") -> None:
@@ -189,6 +190,7 @@ class Dispenser:
             return []
         self._moving = False
         if frame[0] == HOST:
+            self._overhearing.asked(now)
             self._requests = {frame[3]: quantities(frame)} if frame[3] in MOTIONS else {}
             return []
         out = self._overhearing.heard(now, self._deframer.skipped)

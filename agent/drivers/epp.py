@@ -90,6 +90,7 @@ class Epp:
         "listen": "key presses and PIN blocks travel on a PIN pad's line; nobody listens there"
     }
     operations: ClassVar[Mapping[str, str]] = {}
+    moving: ClassVar[frozenset[str]] = frozenset()
     Options: ClassVar[type[EppOptions]] = EppOptions
 
     def __init__(self, options: EppOptions, access: Access = "own") -> None:

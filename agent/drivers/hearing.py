@@ -3,12 +3,15 @@
 from agent.model import Reading
 
 
-def no_answer(now: float, unreadable: int) -> Reading:
-    """The `link.state` of a device that does not answer, with what a technician should look at."""
+def no_answer(now: float, unreadable: int, asked: bool = True) -> Reading:
+    """The `link.state` of a device that does not answer, with what a technician should look at. `asked`: somebody
+    asks it."""
     if unreadable:
         why = f"{unreadable} unreadable bytes and no answer: wrong line speed, wrong cable or another device"
         return Reading("link.state", "rubbish", now, raw=why)
     why = "no answer: is it switched on, is the cable in, is the line speed right?"
+    if not asked:
+        why = "nobody asks the device: does its payment application run? If it does: is the cable of the tap in?"
     return Reading("link.state", "silent", now, raw=why)
 
 
@@ -18,6 +21,7 @@ class Overhearing:
     def __init__(self, quiet: float) -> None:
         self._quiet = quiet
         self._heard_at: float | None = None
+        self._asked_at = float("-inf")
         self._said_at = float("-inf")
         self._skipped = 0
 
@@ -26,14 +30,19 @@ class Overhearing:
         self._heard_at, self._said_at, self._skipped = now, now, skipped
         return [Reading("link.state", "up", now)]
 
+    def asked(self, now: float) -> None:
+        """The host said something good."""
+        self._asked_at = now
+
     def judge(self, now: float, skipped: int, patience: float = 0.0) -> list[Reading]:
         """That the device is silent, every 5 s; `patience` overrules `quiet` when it is longer."""
         if self._heard_at is None:
             self._heard_at = now
-        if now - self._heard_at < max(self._quiet, patience) or now - self._said_at < 5.0:
+        quiet = max(self._quiet, patience)
+        if now - self._heard_at < quiet or now - self._said_at < 5.0:
             return []
         fresh, self._skipped, self._said_at = skipped - self._skipped, skipped, now
-        return [no_answer(now, fresh)]
+        return [no_answer(now, fresh, asked=now - self._asked_at < quiet)]
 
 
 class BadFrames:

@@ -64,6 +64,11 @@ def measure(data: bytes) -> int:
     return MORE
 
 
+def printable(text: str) -> str:
+    """A text as it may be passed on: without the separators that a packet may hold."""
+    return "".join(c for c in text if " " <= c <= "~").strip()
+
+
 def meaning(frame: bytes) -> tuple[str, bytes]:
     """What a whole frame is, for a transcript, and its bytes where they hold nothing secret."""
     if len(frame) == 1:

@@ -133,6 +133,7 @@ class Nut:
     }
     operations: ClassVar[Mapping[str, str]] = {}
     LineOptions: ClassVar[type[NutLineOptions]] = NutLineOptions
+    moving: ClassVar[frozenset[str]] = frozenset()
     Options: ClassVar[type[NutOptions]] = NutOptions
 
     def __init__(self, options: NutLineOptions, devices: Mapping[str, NutOptions]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from agent.model import Reading
 
-NUMBER = re.compile(r"-?\d+(\.\d+)?")
+NUMBER = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,6})?")
 MOST = 200
 
 # point: NUT's variables for it; the first that is there counts. NUT 2.8.0 escapes the copies under device twice.

@@ -29,6 +29,7 @@ from agent.points import POINTS, Point, exists, lookup
 PAIRS = ("off on", "closed open", "ok lost", "disarmed armed", "notPresent present", "ok low", "ok failed")
 """The usual words for 0 and 1; a point takes the first pair that it has."""
 OURS = ("link.", "device.")
+GREATEST = 1e12  # no number of a sensor is greater, and every store and every reader takes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,10 @@ class Register:
     scale: float = 1.0
     offset: float = 0.0
     absent: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0x10000 * abs(self.scale) + abs(self.offset) <= GREATEST:  # nan fails this too
+            raise ValueError(f"scale and offset must be finite numbers, and no value greater than {GREATEST:g}")
 
     def value(self, number: int) -> float | None:
         """What a register's 16 bits mean; None when there is no sensor."""

@@ -16,7 +16,7 @@ reply to PIN entry, which this driver never begins; nor does it load or choose a
 thrown away unread.
 
 A reply to 04 does not name its slot. Where several are watched, it is believed only when the pad has acknowledged
-the question before, and after a reply that did not come the line is left to what may still be under way.
+the question before, and after a reply that did not come the same slot is asked for again: see dialogue.Alike.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from agent.drivers.contract import Access, Line, refusal
-from agent.drivers.dialogue import SOON, Question
+from agent.drivers.dialogue import LONGEST, SOON, Alike, Question
 from agent.drivers.framing import Deframer
 from agent.drivers.handshake import ACK, EOT, Handshake
 from agent.drivers.hearing import BadFrames
@@ -43,13 +43,14 @@ from agent.drivers.ipp import (
     measure,
     packet,
     parity_tables,
+    printable,
     split,
 )
 from agent.drivers.transcript import Transcript
 from agent.model import Operation, Outcome, Reading
 
 ACK_WAIT, REPLY_WAIT, TEST_WAIT = 1.0, 2.0, 30.0
-EOT_WAIT, BYTE_GAP, DRAIN = 0.3, 0.3, 2.5
+EOT_WAIT, BYTE_GAP = 0.3, 0.3
 IDENTITY_EVERY = 60.0
 TESTS = {1: "RAM", 3: "PROM checksum", 6: "serial number", 7: "serial line"}
 RAM, LINE = 1, 7
@@ -91,6 +92,7 @@ class PinPad:
         "self_test": "test the pad, its keys stay; test=1 RAM (when not given), 3 PROM checksum, 6 serial number,"
         " 7 serial line"
     }
+    moving: ClassVar[frozenset[str]] = frozenset()
     Options: ClassVar[type[PinPadOptions]] = PinPadOptions
 
     def __init__(self, options: PinPadOptions, access: Access = "own") -> None:
@@ -110,7 +112,8 @@ class PinPad:
         self._deframer = Deframer(measure, LIMIT, BYTE_GAP)
         self._bad_frames = BadFrames()
         self._acknowledged = False
-        self._drained_at = 0.0
+        self._checks = Alike(self._slot_of)
+        self._lapsed_at = float("-inf")
         self._selftest = ("none", "")
         self._picture = Picture(options.slots)
 
@@ -129,9 +132,13 @@ class PinPad:
         out: list[Reading | Outcome] = []
         for frame in self._deframer.expire(now):
             out += self._told(frame, now)
-        if now < self._drained_at:
-            self._dialogue.pause(self._drained_at - now, now)
+        before = self._dialogue.pending
+        if before is None:
+            self._dialogue.held = self._checks.held(now)
         self._dialogue.advance(self._deframer.skipped, now)
+        asked = self._dialogue.pending
+        if before is None and asked is not None and asked.name in self._slot_of:
+            self._checks.asked(asked.name, now)
         if self._dialogue.lapsed is not None:
             out += self._lapsed(self._dialogue.lapsed, now)
         out += self._bad_frames.report(self._deframer.bad, now)
@@ -155,6 +162,7 @@ class PinPad:
         self._dialogue.undertake(question, why, now)
 
     def _lapsed(self, question: Question, now: float) -> list[Reading]:
+        self._lapsed_at = now
         if self._acknowledged:
             self._dialogue.outgoing += EOT  # the pad may still wait for us
         self._acknowledged = False
@@ -162,8 +170,6 @@ class PinPad:
             self._selftest = ("none", "")
         if question.name == SERIAL:
             self._dialogue.hurry(SERIAL, now + SOON)
-        if len(self._slot_of) > 1:
-            self._drained_at = now + DRAIN
         return [] if question.mute else self._dialogue.link_state(now, self._deframer.skipped)
 
     def _told(self, frame: bytes, now: float) -> list[Reading]:
@@ -182,6 +188,8 @@ class PinPad:
         if byte == EOT and asked is not None and self._acknowledged:
             self._acknowledged = False
             self._dialogue.doubted()
+            if asked.name in self._slot_of and now - self._lapsed_at > LONGEST:
+                self._checks.ended()
             if asked.operation:
                 self._selftest = ("none", "")
                 self._dialogue.end(asked.operation, "failed", "the pad ended it without a result", now, "EOT")
@@ -194,6 +202,8 @@ class PinPad:
         if pending is not None and pending.operation and text.startswith((TEST_REPLY, LOOPBACK)):
             return self._tested(pending, text, now)
         slot = self._slot_meant() if text.startswith(CHECK_KEY) else None
+        if text.startswith(CHECK_KEY):
+            self._checks.came(now, answer=slot is not None)
         self._dialogue.good(now)
         asked = pending is not None and not pending.operation and text.startswith(pending.name[:2])
         if asked and (slot is not None or not text.startswith(CHECK_KEY)):
@@ -203,12 +213,12 @@ class PinPad:
             self._dialogue.heard()
         up = self._dialogue.link_state(now, self._deframer.skipped)
         if text.startswith(UNIT_SERIAL):
-            return [*up, Reading("device.unit_serial", text[3:].strip(), now)]
+            return [*up, Reading("device.unit_serial", printable(text[3:]), now)]
         if text.startswith(SERIAL):
-            return [*up, *self._picture.identity(text[2:].strip(), now)]
+            return [*up, *self._picture.identity(printable(text[2:]), now)]
         if slot is None:
             return up
-        up += self._picture.slot(slot, text[2:], now)
+        up += self._picture.slot(slot, printable(text[2:]), now)
         if self._picture.suspected:
             self._dialogue.hurry(SERIAL)  # the same pad?
         return [*up, Reading("epp.selftest", self._selftest[0], now, self._selftest[1])]
@@ -222,7 +232,7 @@ class PinPad:
 
     def _tested(self, question: Question, text: str, now: float) -> list[Reading]:
         """One packet of a running self-test."""
-        test, said = int(question.name.removeprefix(TEST)), text[2:].strip()
+        test, said = int(question.name.removeprefix(TEST)), printable(text[2:])
         if (test, text) in ((RAM, RAM_BEGIN), (LINE, LOOPBACK)):
             self._dialogue.outgoing += ACK + (packet(LOOPBACK_TEXT) if test == LINE else b"")
             self._dialogue.wait(TEST_WAIT, now)
@@ -233,7 +243,7 @@ class PinPad:
         self._acknowledged = False
         if test not in GOOD:
             detail = f"{TESTS[test]} of the pad: {said}; compare it with what the maker or the register says"
-            self._dialogue.end(question.operation, "done", detail, now, text)
+            self._dialogue.end(question.operation, "done", detail, now, said)
             return []
         passed = text == GOOD[test]
         self._selftest = ("passed" if passed else "failed", said)

@@ -92,6 +92,7 @@ class Printer:
         "listen": "a status byte does not tell its question, and a tap that misses one would guess"
     }
     operations: ClassVar[Mapping[str, str]] = {verb: text for verb, (_, text) in COMMANDS.items()}
+    moving: ClassVar[frozenset[str]] = frozenset()
     Options: ClassVar[type[PrinterOptions]] = PrinterOptions
 
     def __init__(self, options: PrinterOptions, access: Access = "own") -> None:

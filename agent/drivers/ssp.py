@@ -20,7 +20,7 @@ from agent.model import Reading
 
 STX, ENCRYPTED, OK = 0x7F, 0x7E, 0xF0
 LIMIT, MOST_DATA, GREATEST_ADDRESS = 256, 200, 0x7D
-RESET, INHIBITS, SETUP, VERSION, POLL, DISABLE, ENABLE = 0x01, 0x02, 0x05, 0x06, 0x07, 0x09, 0x0A
+RESET, INHIBITS, SETUP, VERSION, POLL, REJECT, DISABLE, ENABLE = 0x01, 0x02, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0A
 SERIAL, SYNC, LAST_REJECT, FIRMWARE, COUNTERS = 0x0C, 0x11, 0x17, 0x20, 0x58
 # Only what stands here is shown in a transcript: other commands carry keys and the codes of tickets.
 COMMANDS = {
@@ -29,7 +29,7 @@ COMMANDS = {
     SETUP: "setup?",
     VERSION: "host protocol version",
     POLL: "poll",
-    0x08: "reject the note",
+    REJECT: "reject the note",
     DISABLE: "disable",
     ENABLE: "enable",
     SERIAL: "serial number?",

@@ -90,6 +90,7 @@ class Ups:
         "listen": "a UPS says nothing unless it is asked, and usually nobody else asks; give it to the agent"
     }
     operations: ClassVar[Mapping[str, str]] = {verb: text for verb, (_, text) in COMMANDS.items()}
+    moving: ClassVar[frozenset[str]] = frozenset()
     Options: ClassVar[type[UpsOptions]] = UpsOptions
 
     def __init__(self, options: UpsOptions, access: Access = "own") -> None:

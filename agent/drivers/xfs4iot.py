@@ -19,7 +19,7 @@ from agent.drivers.contract import Access, Line
 from agent.drivers.framing import Records
 from agent.drivers.hearing import BadFrames
 from agent.drivers.transcript import Transcript
-from agent.drivers.xfs_connection import SERVICES, Connection, last_segment
+from agent.drivers.xfs_connection import OUR_FAULT, SERVICES, Connection, last_segment
 from agent.drivers.xfs_messages import clean
 from agent.drivers.xfs_service import Service, XfsLineOptions
 from agent.model import Heard, Operation, Outcome, Reading
@@ -83,6 +83,7 @@ class Xfs4iot:
     }
     operations: ClassVar[Mapping[str, str]] = {}
     LineOptions: ClassVar[type[XfsLineOptions]] = XfsLineOptions
+    moving: ClassVar[frozenset[str]] = frozenset()
     Options: ClassVar[type[XfsOptions]] = XfsOptions
 
     def __init__(self, options: XfsLineOptions, devices: Mapping[str, XfsOptions]) -> None:
@@ -159,7 +160,13 @@ class Xfs4iot:
             connection.opened(now)
         elif act == "t":
             message = connection.take(text)
-            if message is not None and not message.code and message.payload:
+            if message is None:
+                return
+            if message.code in OUR_FAULT and connection.untried(SERVICES):
+                publisher.asked_at = float("-inf")  # it may take another version of the same question
+            elif message.kind != "event" and message.code:
+                publisher.state, publisher.trouble = "rubbish", f"{channel} refuses {message.name}: {message.code}"
+            elif message.kind != "event" or "services" in message.payload:
                 publisher.state = publisher.trouble = ""
                 self._list(channel, publisher, message.payload.get("services"))
         else:

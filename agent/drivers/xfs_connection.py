@@ -81,6 +81,10 @@ class Connection:
         """Whether a command may be sent."""
         return name in UNLISTED or name in self._listed
 
+    def untried(self, name: str) -> bool:
+        """Whether a version of a command is left that has not been refused yet."""
+        return self._turns[name] < len(self._listed.get(name) or VERSIONS)
+
     def waits_for(self, name: str) -> bool:
         """Whether a command of this name is under way; one at a time is asked of each."""
         return any(asked.name == name for asked in self._asked.values())

@@ -22,6 +22,11 @@ from typing import Any
 
 MOST_LEAVES = 20_000
 DEPTH = 8
+MOST_NUMBER = 10**9
+"""Every number that a service may tell is from 0 to less than this: its counts, values of notes and requestIds."""
+
+NO_NUMBER = float("nan")
+"""What stands for a number that cannot be. What is reckoned with it is none either, so no sum leaves a part out."""
 
 NAME = re.compile(r"[A-Za-z]{1,64}\.[A-Za-z]{1,64}")
 ACCEPTED = ("", "ok", "success")
@@ -67,7 +72,9 @@ def parse(text: bytes) -> Message | None:
     number = header.get("requestId")
     number = 0 if number is None or kind == "unsolicited" else number
     kind = "event" if kind == "unsolicited" else kind
-    if kind not in ("acknowledge", "event", "completion") or not NAME.fullmatch(name) or type(number) is not int:
+    if kind not in ("acknowledge", "event", "completion") or not NAME.fullmatch(name):
+        return None
+    if type(number) is not int or not 0 <= number < MOST_NUMBER:
         return None
     field = "status" if kind == "acknowledge" else "completionCode"
     code = _code(header.get(field)) or _code(payload.get(field))
@@ -95,13 +102,14 @@ def leaves(tree: Any) -> dict[str, Leaf]:
 
     So a partial tree is merged with `|`, and names are compared without their case. A list of objects with a
     `position` is one object by position; of other lists only the objects count, by their number from 1. What is
-    deeper than DEPTH or more than MOST_LEAVES is left out.
+    deeper than DEPTH or more than MOST_LEAVES is left out; a number that cannot be one is NO_NUMBER.
     """
     found: dict[str, Leaf] = {}
     for path, value in _walk(tree, "", DEPTH):
         if len(found) >= MOST_LEAVES:
             break
-        found[path] = value
+        cannot_be = isinstance(value, int | float) and not 0 <= value < MOST_NUMBER
+        found[path] = NO_NUMBER if cannot_be else value
     return found
 
 

@@ -5,7 +5,7 @@ what has changed, but some tell it late or not at all (counts after a dispense, 
 everything is asked again, and soon after any event that hints at a change.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -106,6 +106,7 @@ class Service:
         self._retry_at = NEVER
         self._bad_before = 0
         self._registered = self._answers = False
+        self._newer: set[str] = set()
         self._names = Names(MOST_NAMES)
         self._keys = Keys()
         self._storage = Storage()
@@ -164,6 +165,10 @@ class Service:
                 self._soon.pop(name, None)
                 self._asked_at[name] = now
                 connection.ask(name, now)
+                if name == STATUS:
+                    self._newer.clear()
+                elif name == STORAGE:
+                    self._storage.asked()
         return []
 
     def take(self, text: bytes, now: float) -> list[Reading]:
@@ -213,7 +218,7 @@ class Service:
             if connection.can(REGISTER) and not self._registered and (sensors := registration(payload)):
                 self._registered = True
                 connection.ask(REGISTER, now, sensors)
-            return [*self._status(payload, now), self._last_error(now)]
+            return [*self._status(payload, now, self._newer), self._last_error(now)]
         if name == STORAGE:
             return self._storage.replace(payload.get("storage"), now)
         return self._keys.readings(payload.get("keyDetails"), now) if name == KEYS else []
@@ -226,19 +231,24 @@ class Service:
                 self._hurry(command)
         if name == "common.errorevent":
             self._error = _error(payload, now)
+            self._newer.add(self._error.point)
             return [self._error]
         if name == "keymanagement.illegalkeyaccessevent":
             return [misused(payload, now)]
         if interface == "storage":
             return self._storage.merge(payload, now)
-        return self._status(tree, now)
+        said = self._status(tree, now)
+        self._newer.update(reading.point for reading in said)
+        return said
 
-    def _status(self, tree: Any, now: float) -> list[Reading]:
-        said = readings(tree, self._names, self._paper, now)
+    def _status(self, tree: Any, now: float, newer: Container[str] = ()) -> list[Reading]:
+        """Readings of a tree. `newer`: points of which events have told since the tree was asked for; it may be the
+        older of the two, and the events have made us ask again."""
+        said = [reading for reading in readings(tree, self._names, self._paper, now) if reading.point not in newer]
         for reading in said:
             if reading.point == "device.state":
                 online = reading.value == "online"
-                if online and not self._was_online:
+                if online and not self._was_online and "device.error" not in newer:
                     self._error = None
                 self._was_online = online
         return said

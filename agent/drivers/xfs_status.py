@@ -204,7 +204,7 @@ def _reading(path: str, value: Leaf, names: Names, paper: Mapping[str, str], now
     if not point:
         return None
     if lookup(point).kind == "count":
-        return Reading(point, value, now) if type(value) is int and 0 <= value < 10**9 else None
+        return Reading(point, value, now) if type(value) is int else None
     if not isinstance(value, str) or not value or value.lower() in SAYS_NOTHING:
         return None
     means = MEANINGS.get(path, {}).get(value.lower())

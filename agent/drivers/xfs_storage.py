@@ -14,15 +14,13 @@ also how the `count` of the previews before 2021-1 was defined; where a service 
 from collections.abc import Mapping
 from typing import Any
 
-from agent.drivers.xfs_messages import Leaf, Names, clean, leaves, printable
+from agent.drivers.xfs_messages import MOST_NUMBER, Leaf, Names, clean, leaves, printable
 from agent.drivers.xfs_status import word
 from agent.model import Reading
 
 MOST_UNITS = 64
 MOST_KEPT = 20_000
 """Values kept of all units together; a service with more is read from GetStorage only, not from its events."""
-
-MOST = 10**9
 
 TYPES = ("cashIn", "cashOut", "replenishment", "cashInRetract", "cashOutRetract", "reject")
 KINDS = ("cash", "card", "printer", "check")
@@ -41,16 +39,22 @@ class Storage:
     def __init__(self) -> None:
         self._names = Names(MOST_UNITS)
         self._units: dict[str, Unit] = {}
+        self._newer: set[str] = set()
+
+    def asked(self) -> None:
+        """A whole answer is asked for; what events tell from now on may be newer than it."""
+        self._newer.clear()
 
     def replace(self, units: Any, now: float) -> list[Reading]:
-        """Readings of a whole answer: what it does not list is gone."""
-        self._units = {}
+        """Readings of a whole answer: what it does not list is gone. A unit that an event has told of since the
+        answer was asked for stays as the event left it; the event has made the service ask again."""
+        before, self._units = self._units, {}
         room = MOST_KEPT
         out: list[Reading] = []
         for name, tree in list(units.items())[:MOST_UNITS] if isinstance(units, dict) else []:
             if not isinstance(tree, dict):
                 continue
-            unit = _unit(tree)
+            unit = before[name] if name in self._newer and name in before else _unit(tree)
             room -= len(unit)
             if room >= 0:
                 self._units[name] = unit
@@ -67,6 +71,7 @@ class Storage:
             others = sum(len(kept) for other, kept in self._units.items() if other != name)
             if others + len(unit) <= MOST_KEPT:
                 self._units[name] = unit
+                self._newer.add(name)
                 out += self._readings(name, unit, now)
         return out
 
@@ -127,18 +132,16 @@ def _counts(base: str, unit: Unit, now: float) -> list[Reading | None]:
         into = sum(_total(unit, f"cash.status.in.{way}") or 0 for way in WAYS_IN)
         out = sum(_total(unit, f"cash.status.out.{way}") or 0 for way in WAYS_OUT)
         going = sum(_total(unit, f"cash.status.out.{way}") or 0 for way in UNDER_WAY)
-        told = unit.get("cash.status.count")
-        total = told if type(told) is int else initial + into - out
-        raw = f"initial {initial} + in {into} - out {out}, under way {going}"
+        told = _figure(unit.get("cash.status.count"))
+        raw = f"initial {initial} + in {into} - out {out}, under way {going}" if told is None else ""
         return [
-            _number(f"{base}.count", total, now, raw),
+            _number(f"{base}.count", initial + into - out if told is None else told, now, raw),
             _number(f"{base}.initial", initial, now),
             _number(f"{base}.presented", _total(unit, "cash.status.out.presented"), now),
             _number(f"{base}.retracted", _total(unit, "cash.status.in.retracted"), now),
         ]
     if (printed := _number(f"{base}.initial", unit.get("printer.status.initial"), now)) is not None:
-        taken = unit.get("printer.status.in")
-        total = int(printed.value) + (taken if type(taken) is int else 0)
+        total = int(printed.value) + (_figure(unit.get("printer.status.in")) or 0)
         return [_number(f"{base}.count", total, now), printed]
     return [
         _number(f"{base}.count", unit.get("card.status.count", unit.get("deposit.status.numofdeposits")), now),
@@ -155,18 +158,22 @@ def _retained(unit: Unit, now: float) -> list[Reading]:
     return [reading for reading in said if reading is not None]
 
 
-def _total(unit: Unit, path: str) -> int | None:
-    """The sum of what stands below a path; None when nothing does."""
-    numbers = [leaf for name, leaf in unit.items() if name.startswith(f"{path}.") and type(leaf) is int]
+def _figure(leaf: Leaf) -> float | None:
+    """A number, be it NO_NUMBER."""
+    return leaf if isinstance(leaf, int | float) and not isinstance(leaf, bool) else None
+
+
+def _total(unit: Unit, path: str) -> float | None:
+    """The sum of what stands below a path; None when nothing does, no whole number when a part of it is none."""
+    below = (_figure(leaf) for name, leaf in unit.items() if name.startswith(f"{path}."))
+    numbers = [number for number in below if number is not None]
     return sum(numbers) if numbers else None
 
 
 def _note(unit: Unit) -> str:
     """Currency and value; services write an empty currency and 0 where there is none."""
-    currency, value = unit.get("cash.configuration.currency"), unit.get("cash.configuration.value")
-    if not isinstance(currency, str) or isinstance(value, bool) or not isinstance(value, int | float):
-        return ""
-    return f"{currency} {value:g}" if currency and value else ""
+    currency, value = unit.get("cash.configuration.currency"), _figure(unit.get("cash.configuration.value")) or 0
+    return f"{currency} {value:g}" if isinstance(currency, str) and currency and value > 0 else ""
 
 
 def _lock(point: str, unit: Unit, now: float) -> Reading | None:
@@ -198,4 +205,4 @@ def _text(point: str, leaf: Leaf, now: float) -> Reading | None:
 
 def _number(point: str, leaf: Leaf, now: float, raw: str = "") -> Reading | None:
     """A count; what cannot be one (negative: the unit was never told what is in it) is no reading."""
-    return Reading(point, leaf, now, raw) if type(leaf) is int and 0 <= leaf < MOST else None
+    return Reading(point, leaf, now, raw) if type(leaf) is int and 0 <= leaf < MOST_NUMBER else None
