@@ -235,8 +235,6 @@ class Sockets:
         except NOT_YET:
             return
         except OSError as error:
-            if self._context and not connection.greeted:
-                self._refused = f"{_said(error)} (does it want a certificate of ours?)"
             self._drop(uri, f"it was lost: {_said(error)}")
             return
         if data:
@@ -283,6 +281,9 @@ class Sockets:
 
     def _drop(self, uri: str, why: str) -> None:
         if (connection := self._open.pop(uri, None)) is not None:
+            if self._context and connection.protocol and not connection.greeted and "does not greet" not in why:
+                # A server that wants a certificate says so only after the handshake, by hanging up.
+                self._refused = self._refused or f"{why} (does it want a certificate of ours?)"
             connection.line.close()
             self._closed(uri, why, connection.greeted)
 
