@@ -7,10 +7,15 @@ TillwireError
 │   └── StoreCorrupt    the store's content is damaged
 ├── LedgerError     the hash chain does not hold: names the row
 ├── UplinkError     the broker cannot be reached, or refuses
-└── ControlError    a request on the local socket cannot be met
+├── ControlError    a request on the local socket cannot be met
+└── CryptoError     a key, key block, component, check value or PIN block cannot be used
+    ├── BlockRefused    a key block breaks a rule that anyone can see without a key
+    ├── KeyRefused      a key is weak, public, too short, too strong for its wrapping, or the wrong one
+    └── NotAuthentic    a MAC or what it protects does not hold: always the same sentence
 
 Third-party errors are translated at the three borders (link, store, uplink) and on the control socket;
 inside, ours travel unchanged. Bad bytes from a device are never an exception.
+The text of a CryptoError never repeats any of its input: somebody may have pasted a component there.
 """
 
 
@@ -56,3 +61,23 @@ class ControlError(TillwireError):
     def __init__(self, sentence: str, status: int = 3) -> None:
         super().__init__(sentence)
         self.status = status
+
+
+class CryptoError(TillwireError):
+    """A key, key block, component, check value or PIN block cannot be used; the text repeats none of it."""
+
+
+class BlockRefused(CryptoError):
+    """A key block breaks a rule of its format or of our policy that needs no key to see."""
+
+
+class KeyRefused(CryptoError):
+    """A key, or the parts it is made of, must not be used."""
+
+
+class NotAuthentic(CryptoError):
+    """Wrong key or damaged content. One sentence for a bad MAC, bad length and bad padding, so that the
+    difference cannot be used to guess at the content."""
+
+    def __init__(self) -> None:
+        super().__init__("wrong key or damaged content: check the key's check value, then ask the sender again")

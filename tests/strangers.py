@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 PEERS = ROOT / ".venv-peers/bin/python"
 NPM_PEERS = ROOT / ".npm-peers/node_modules"
 NUT = Path("/lib/nut")
+SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
 PROGRAMS = {
     "mosquitto": [shutil.which("mosquitto", path=PATH)],
@@ -27,6 +28,10 @@ PROGRAMS = {
         for name in ("blazer_ser", "nutdrv_qx", "dummy-ups", "upsd")
     ],
     "nut-client": [shutil.which("upsc", path=PATH), shutil.which("upscmd", path=PATH)],
+    "softhsm2": [
+        shutil.which("softhsm2-util", path=PATH),
+        str(SOFTHSM) if SOFTHSM.exists() else None,
+    ],
     ".venv-peers": [str(PEERS) if PEERS.exists() else None],
     ".npm-peers": [
         shutil.which("node", path=PATH) if (NPM_PEERS / "encrypted-smiley-secure-protocol").exists() else None

@@ -1,1 +1,1 @@
-"""Keys and signatures; empty until the ledger's checkpoints and the key room arrive."""
+"""Keys. keyblock, kcv and secret hold no cipher and serve everywhere; the others belong to the key room."""
