@@ -6,11 +6,12 @@ NPM_PEERS := .npm-peers
 export CI
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo test lint docs bench lock debian-peers clean
+.PHONY: help setup demo drill test lint docs bench lock debian-peers clean
 
 help:
 	@echo "make demo    one simulated ATM, an agent, a broker and a subscriber, for 45 seconds"
 	@echo "             make demo ARGS=--serve leaves them running and says what to try"
+	@echo "make drill   two people practise a key ceremony, step by step; ARGS=--auto plays both"
 	@echo "make test    all checks and tests; installs the Debian packages of the peers when it may"
 	@echo "make bench   the figures that README quotes"
 	@echo "make docs    write docs/points.md and docs/asyncapi.yaml again"
@@ -41,6 +42,9 @@ debian-peers:
 
 demo: setup
 	$(BIN)/python -m hwsim.demo deploy/demo $(ARGS)
+
+drill: setup
+	$(BIN)/python -m hwsim.drill deploy/drill $(ARGS)
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from agent.addresses import check_port, is_loopback
 from agent.drivers import DRIVERS, SHARED, Access
 from agent.errors import ConfigError
+from agent.keytable import Keys
 from agent.mistakes import one_of, sentence
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -116,6 +117,7 @@ class Config(_Table):
     broker: Broker | None = None
     uplink: Uplink = Uplink()
     control: Control = Control()
+    keys: Keys | None = None
     lines: Mapping[str, Line] = {}
     devices: Mapping[str, Device] = {}
     digest: str = ""
@@ -184,6 +186,8 @@ def _checked(tables: dict[str, Any], folder: Path) -> Config:
     _check_lines(config)
     _no_shared_port(config)
     _no_open_plain_text(config)
+    if config.keys:
+        config.keys.check(config.devices)
     return _absolute(config, folder)
 
 
@@ -315,6 +319,8 @@ def _absolute(config: Config, folder: Path) -> Config:
     }
     if config.broker:
         update["broker"] = _absolute_tls(config.broker, base)
+    if config.keys:
+        update["keys"] = config.keys.model_copy(update={"signers": _below(base, config.keys.signers)})
     update["lines"] = {name: _absolute_tls(line, base) for name, line in config.lines.items()}
     return config.model_copy(update=update)
 

@@ -9,6 +9,7 @@ One request a connection, one JSON object a line; then one or more answer lines,
     {"do": "verify"}                             {"progress": [done, total]} lines, then {"verified"} or {"broken"}
     {"do": "diagnose"}                           {"sections"}
     {"do": "perform", "device", "verb", "arguments"}   {"operation": id}, later {"outcome"}
+    {"do": "accounts", …} {"do": "keys", …}      agent/accountdesk.py, agent/keydesk.py
 
 Whatever cannot be met is {"error": sentence, "status": exit code}. Reads come from a read-only connection of their
 own. Who may connect is the socket's owner and group (mode 0660); who may change something is root and the agent's
@@ -17,11 +18,9 @@ own user, by the peer credentials of the kernel.
 
 import json
 import logging
-import os
-import pwd
+import re
 import secrets
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from agent.config import Config
 from agent.drivers import driver_class
 from agent.errors import ControlError, StoreCorrupt, TillwireError
 from agent.model import Operation
+from agent.peer import Peer, peer
 from agent.state import shown
 from agent.store import Reader, Store
 
@@ -45,8 +45,13 @@ OUTCOME_PATIENCE = 90.0
 """Seconds to wait for the outcome of an operation; a dispenser may take 60 for one."""
 CHUNK = 1000
 
+KEY_LIKE = re.compile(r"[0-9A-Fa-f]{11}|(?:[0-9A-Fa-f][\s:._-]*){16}")
+"""What somebody may have pasted who holds a component: no refusal repeats it."""
+
 log = logging.getLogger(__name__)
 Answer = dict[str, Any]
+Desk = Callable[[Mapping[str, Any], Peer], Iterator[Answer]]
+"""Whoever answers requests of one kind."""
 
 
 class Control:
@@ -61,8 +66,10 @@ class Control:
         uplink: Callable[[], tuple[str, str]],
         diagnose: Callable[[], Sequence[Mapping[str, Any]]],
         trouble: Callable[[], str],
+        desks: Mapping[str, Desk],
         stop: threading.Event,
     ) -> None:
+        self._desks = desks
         self._config, self._store, self._catalogue = config, store, catalogue
         self._ask, self._uplink, self._diagnose, self._trouble = ask, uplink, diagnose, trouble
         self._stop = stop
@@ -119,7 +126,7 @@ class Control:
         try:
             connection.settimeout(CLIENT_PATIENCE)
             request = _request(connection)
-            for answer in self._answers(request, _peer(connection)):
+            for answer in self._answers(request, peer(connection)):
                 connection.sendall(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
         except TillwireError as error:
             if isinstance(error, StoreCorrupt):
@@ -131,7 +138,9 @@ class Control:
             connection.close()
             self._places.release()
 
-    def _answers(self, request: Mapping[str, Any], uid: int) -> Iterator[Answer]:
+    def _answers(self, request: Mapping[str, Any], who: Peer) -> Iterator[Answer]:
+        if request.get("do") not in self._desks and any(map(_like_a_key, request.values())):
+            raise ControlError("nothing here takes more than 10 hex digits in a row: is that a component?", 2)
         reader = self._store.reader()
         try:
             match request.get("do"):
@@ -146,11 +155,13 @@ class Control:
                 case "diagnose":
                     yield {"sections": list(self._diagnose())}
                 case "perform":
-                    yield from self._perform(reader, request, uid)
-                case other:
-                    raise ControlError(
-                        f"the agent does not know the request {other!r}: is it older than this command?"
-                    )
+                    yield from self._perform(reader, request, who)
+                case str(kind) if kind in self._desks:
+                    yield from self._desks[kind](request, who)
+                case "keys":
+                    raise ControlError("no keys are loaded here: the configuration has no [keys] table", 1)
+                case _:
+                    raise ControlError("the agent does not know the request: is it older than this command?")
         finally:
             reader.close()
 
@@ -215,11 +226,11 @@ class Control:
             limit -= len(rows)
         yield {"end": True, "head": head, "hash": digest.hex()}
 
-    def _perform(self, reader: Reader, request: Mapping[str, Any], uid: int) -> Iterator[Answer]:
+    def _perform(self, reader: Reader, request: Mapping[str, Any], who: Peer) -> Iterator[Answer]:
         name, verb = str(request.get("device")), str(request.get("verb"))
         arguments = request.get("arguments") or {}
-        if uid not in (0, os.getuid()):
-            raise ControlError(f"user {_name(uid)} may look but not act here: ask root or the agent's own user")
+        if not who.owns_agent:
+            raise ControlError(f"user {who.name} may look but not act here: ask root or the agent's own user")
         if name not in self._config.devices:
             raise ControlError(f"there is no device {name!r}: there are {', '.join(self._config.devices)}", 2)
         verbs = driver_class(self._config.devices[name].kind).operations
@@ -228,7 +239,7 @@ class Control:
         if not isinstance(arguments, dict) or not all(isinstance(v, str | int | bool) for v in arguments.values()):
             raise ControlError("arguments are names with a text or a whole number each", 2)
         last = reader.head()[0]
-        operation = Operation(secrets.token_hex(8), name, verb, _name(uid), arguments)
+        operation = Operation(secrets.token_hex(8), name, verb, who.name, arguments)
         self._ask(operation)
         yield {"operation": operation.id}
         end = time.monotonic() + OUTCOME_PATIENCE
@@ -267,24 +278,15 @@ def _refuse(connection: socket.socket, sentence: str, status: int) -> None:
         log.debug("a client of the control socket has left before its answer")
 
 
+def _like_a_key(value: object) -> bool:
+    return isinstance(value, str) and KEY_LIKE.search(value) is not None
+
+
 def _number(request: Mapping[str, Any], key: str) -> int:
     value = request.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ControlError(f"{key} wants a whole number that is not negative, not {value!r}", 2)
     return value
-
-
-def _peer(connection: socket.socket) -> int:
-    """The user id at the other end, from the kernel (Linux SO_PEERCRED: pid, uid, gid)."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", credentials)[1])
-
-
-def _name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _answers(path: Path) -> bool:

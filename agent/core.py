@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.faults import FaultEvent, Faults
 from agent.flapping import Flapping
-from agent.model import Batch, Change, Fault, Heard, Note, Operation, Outcome, Reading, StoredPoint, Value
+from agent.model import Batch, Change, Fault, Fence, Heard, Note, Operation, Outcome, Reading, StoredPoint, Value
 from agent.points import lookup
 from agent.watch import Watch
 
@@ -21,11 +21,11 @@ SETTLE = 2.0
 """Seconds in which points that come back after a silence are gathered into one `known` row."""
 
 URGENT_KINDS = frozenset(
-    {"operation", "outcome", "start", "stop", "thread", "store"}
+    {"operation", "outcome", "start", "stop", "thread", "store", "ceremony", "account", "sealed"}
     | {f"fault.{kind}" for kind in ("raised", "cleared", "flapping", "steady", "explained")}
 )
 
-Item = Heard | Operation | Note
+Item = Heard | Operation | Note | Fence
 
 
 @dataclass(slots=True)
@@ -90,6 +90,7 @@ class Core:
 
     def _heard(self, device: str, word: Reading | Outcome, moment: "_Moment") -> None:
         if isinstance(word, Outcome):
+            extra: dict[str, Any] = {"facts": dict(word.facts)} if word.facts else {}
             asked = self._asked.pop(word.operation, device)
             moment.row(
                 "outcome",
@@ -99,6 +100,7 @@ class Core:
                 result=word.result,
                 detail=word.detail,
                 raw=word.raw,
+                **extra,
             )
             return
         change = self._watch.take(device, word)

@@ -110,6 +110,7 @@ def check_config(path: Path) -> dict[str, Any]:
         "data": str(config.terminal.data),
         "socket": str(config.control.socket),
         "broker": f"{broker.host}:{broker.port}, {'TLS' if broker.tls else 'plain text'}" if broker else "none",
+        "keys": config.keys.described() if config.keys else "none are loaded here",
         "digest": config.digest,
         "devices": [
             {"name": d.name, "kind": d.kind, "port": _no_login(d.port), "access": d.access}

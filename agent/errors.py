@@ -8,10 +8,13 @@ TillwireError
 ├── LedgerError     the hash chain does not hold: names the row
 ├── UplinkError     the broker cannot be reached, or refuses
 ├── ControlError    a request on the local socket cannot be met
+├── KeyRoomClosed   the key room does not open on this machine, or not in this way
 └── CryptoError     a key, key block, component, check value or PIN block cannot be used
     ├── BlockRefused    a key block breaks a rule that anyone can see without a key
     ├── KeyRefused      a key is weak, public, too short, too strong for its wrapping, or the wrong one
-    └── NotAuthentic    a MAC or what it protects does not hold: always the same sentence
+    ├── NotAuthentic    a MAC or what it protects does not hold: always the same sentence
+    ├── EnvelopeRefused what came signed must not be acted on: carries one word for the reason
+    └── SealRefused     the agent's own secrets cannot be opened or kept: carries one word for the reason
 
 Third-party errors are translated at the three borders (link, store, uplink) and on the control socket;
 inside, ours travel unchanged. Bad bytes from a device are never an exception.
@@ -63,6 +66,10 @@ class ControlError(TillwireError):
         self.status = status
 
 
+class KeyRoomClosed(TillwireError):
+    """The key room does not open on this machine, or not in this way."""
+
+
 class CryptoError(TillwireError):
     """A key, key block, component, check value or PIN block cannot be used; the text repeats none of it."""
 
@@ -81,3 +88,19 @@ class NotAuthentic(CryptoError):
 
     def __init__(self) -> None:
         super().__init__("wrong key or damaged content: check the key's check value, then ask the sender again")
+
+
+class EnvelopeRefused(CryptoError):
+    """A signed envelope must not be acted on; `reason` is a word of signing.py, or of who reads the payload."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+class SealRefused(CryptoError):
+    """The agent's own secrets cannot be opened or kept; `reason` is a word of sealing.py."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason

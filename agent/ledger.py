@@ -23,7 +23,11 @@ Kinds of rows and the keys they carry beside seq, at (wall clock, ms), up (monot
     fault.explained as above, and by   no fault of its own: device `by` reports that mains power is lost; raised
                     if it outlives that
     operation       device, verb, by, id, arguments
-    outcome         device, id, result, detail, raw
+    outcome         device, id, result, detail, raw, and facts where more may be known (a check value)
+    ceremony        event, order, slot, and more by event: a key ceremony (agent/crypto/holdings.py)
+    slots           serial, slots {slot: what the EPP says}, silent [slot], findings [word slot]   a look at them
+    sealed          level, generation               who keeps the agent's own secrets (agent/crypto/sealing.py)
+    account         event (added, removed, unlocked, changed, wrong), name, by, and role and group when it is new
     thread          name, error                     a thread that died and was started again
     store           event, and what it names: a store that was set aside and its head
 """

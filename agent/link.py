@@ -141,6 +141,7 @@ class Link:
                 operation = self._asked.popleft()
                 self._running[operation.id] = operation.device
                 driver.perform(operation, now)
+                del operation  # it may carry a key block, which nobody keeps
             heard = [*driver.receive(data, now)] if data else []
             heard += driver.tick(now)
             if outgoing := driver.outgoing():

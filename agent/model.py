@@ -3,7 +3,7 @@
 Times named `at` are monotonic seconds of this process; wall-clock time is added where a row is written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,25 +53,28 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Something a person or the centre asked a device to do. `id` is unique for ever; `by` says who asked."""
+    """Something a person or the centre asked a device to do. `id` is unique for ever; `by` says who asked. `opaque`
+    is relayed to the device once (a key block), and is never ledgered, logged or kept."""
 
     id: str
     device: str
     verb: str
     by: str
     arguments: Mapping[str, Value] = field(default_factory=dict)
+    opaque: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How an operation ended: `result` is done, refused (by us, nothing was sent), failed (by the device)
-    or unanswered. `detail` is one sentence for a person."""
+    or unanswered. `detail` is one sentence for a person, `facts` what else may be known of it (a check value)."""
 
     operation: str
     result: str
     detail: str
     at: float
     raw: str = ""
+    facts: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,13 @@ class Note:
 
     kind: str
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A place on the core's queue: `reached` is called once everything before it is on disk."""
+
+    reached: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)

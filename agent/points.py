@@ -248,6 +248,17 @@ POINTS: tuple[Point, ...] = (
     ),
     Point("key.*.kcv", "text", "check value of a key, 3 bytes in hex", max_age=300.0),
     Point("key.*.usage", "text", "what a key may be used for (X9.143 code)", max_age=300.0),
+    _word(
+        "keys.service",
+        "ok ceremony stopped unknown",
+        "whether the keys let the terminal serve customers: stopped when the slots are not as the ledger says",
+    ),
+    _word("keys.duty", "ok due overdue", "a key, or a duty of 2 or 5 days, that is due or over its time"),
+    _word(
+        "keys.sealing",
+        "tpm2 credential file none",
+        "who keeps the agent's own secrets: the TPM, systemd, a sealed file, or nobody, because they do not open",
+    ),
     _tally("epp.illegal_access", "events", "uses of a key against its purpose, as seen"),
     # doors, alarms, surroundings: never debounced
     _word("safe_door", DOOR, "safe door"),

@@ -8,26 +8,31 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import catalogue, points
+from agent.accountdesk import AccountDesk
+from agent.accounts import Accounts
 from agent.config import Config
-from agent.control import Control
+from agent.control import Control, Desk
 from agent.core import Core, Item
 from agent.diagnose import as_json, collect
 from agent.errors import StoreCorrupt, StoreError
 from agent.faults import Faults
 from agent.link import Link
 from agent.messages import DeviceState, SessionDevice
-from agent.model import Batch, Heard, Note, Operation, Outcome, Reading
+from agent.model import Batch, Fence, Heard, Note, Operation, Outcome, Reading
 from agent.state import published
 from agent.store import Reader, Store
 from agent.uplink import Uplink
 from agent.watch import Watch
+
+if TYPE_CHECKING:
+    from agent.keyparts import KeyParts
 
 SUPERVISE = 1.0
 RESTART_MAX, RESTART_STABLE = 30.0, 600.0
@@ -76,12 +81,14 @@ class Service:
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._store = Store(config.terminal.data, config.terminal.id)
         self._store.forget_all()
+        self._accounts = Accounts(config.terminal.data / "accounts.json", wall_ms)
         self._boot = boot_id()
         self._version = metadata.version("tillwire")
         self._trouble = ""
         self._removed: list[str] = []
         self._core = self._make_core()
         self._links = self._make_links()
+        self._keys = self._make_keys()
         self._uplink = self._make_uplink()
         self._control = Control(
             config,
@@ -91,12 +98,15 @@ class Service:
             self._uplink_status,
             self._diagnose,
             lambda: self._trouble,
+            self._desks(),
             self.stop,
         )
         self._store.on_commit = self._committed
         workers = [("core", self._run_core), ("control", self._control.run)]
         if self._uplink:
             workers.append(("uplink", self._uplink.run))
+        if self._keys:
+            workers.append(("keys", self._keys.conducting.run))
         workers += [(f"link:{link.name}", link.run) for link in dict.fromkeys(self._links.values())]
         self._workers = [_Worker(name, target) for name, target in workers]
 
@@ -132,8 +142,36 @@ class Service:
         alone = [d for d in self._config.devices.values() if not d.line]
         return links | {d.name: Link(d, [d], self._put, self.stop) for d in alone}
 
+    def _make_keys(self) -> "KeyParts | None":
+        if self._config.keys is None:
+            return None
+        # Imported here: a terminal into which no keys are loaded needs no cipher in its memory.
+        from agent.keyparts import KeyParts
+
+        return KeyParts(
+            self._config, self._config.keys, self._store, self._accounts, self._queue.put, self._perform, self.stop
+        )
+
+    def _desks(self) -> Mapping[str, Desk]:
+        people = AccountDesk(self._accounts, self._queue.put)
+        return {"accounts": people.answers, **({"keys": self._keys.desk.answers} if self._keys else {})}
+
+    def _perform(self, operation: Operation) -> None:
+        """Hand an operation to its link."""
+        self._links[operation.device].perform(operation)
+
+    def _perform_late(self, operation: Operation, now: float) -> None:
+        """Hand on what has waited for its row, unless who asked has given it up meanwhile."""
+        if self._keys and self._keys.conducting.withdrawn(operation):
+            outcome = Outcome(operation.id, "refused", "it was given up before it could be ledgered", now)
+            self._put(Heard(operation.device, (outcome,)))
+        else:
+            self._perform(operation)
+
     def _put(self, heard: Heard) -> None:
         """Queue what a link heard, unless the core is so far behind that only outcomes matter."""
+        if self._keys:
+            heard = self._keys.conducting.heard(heard)
         if self._queue.qsize() < MANY or any(isinstance(item, Outcome) for item in heard.items):
             self._queue.put(heard)
 
@@ -192,7 +230,9 @@ class Service:
             self._commit(self._core.step(real, now, wall))
             for item in real:
                 if isinstance(item, Operation):
-                    self._links[item.device].perform(item)
+                    self._perform_late(item, now)
+                elif isinstance(item, Fence) and not self._trouble:
+                    item.reached()
             if None in items:
                 return
             if not items:

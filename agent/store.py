@@ -34,10 +34,12 @@ CREATE TABLE IF NOT EXISTS points (
 CREATE TABLE IF NOT EXISTS faults (
     device TEXT, point TEXT, code TEXT, value TEXT NOT NULL, since INTEGER NOT NULL, raw TEXT NOT NULL,
     PRIMARY KEY (device, point, code)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS kept (seq INTEGER PRIMARY KEY, row BLOB NOT NULL);
 """
+KEPT = frozenset({"ceremony", "sealed"})
+"""Kinds of rows that are read again at every start, however old; a copy of them is found without reading all."""
 TAIL = 64
-"""Rows whose chain is checked at every start. A whole check is for `ledger verify`: a start must not depend
-on the length of the ledger."""
+"""Rows whose chain is checked at every start: a start must not depend on the length of the ledger."""
 CHUNK = 1000
 """Rows of one read while the whole chain is checked."""
 
@@ -97,6 +99,12 @@ class Reader:
             return self._db.execute(
                 "SELECT seq, CAST(row AS BLOB), hash FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
             ).fetchall()
+
+    def kept(self) -> list[dict[str, Any]]:
+        """Every row whose kind is in KEPT, oldest first."""
+        with _border(self.path):
+            found = self._db.execute("SELECT CAST(row AS BLOB) FROM kept ORDER BY seq").fetchall()
+        return [json.loads(row) for (row,) in found]
 
     def batch(self, after: int, limit: int, size: int) -> list[tuple[int, bytes, bytes]]:
         """The next rows after `after`: at most `limit` of them and about `size` bytes, but at least one."""
@@ -175,16 +183,19 @@ class Store:
         if self._doubt:
             raise StoreCorrupt(self._doubt)
         seq, before = self.head, self.head_hash
-        rows = []
+        rows, kept = [], []
         for row in batch.rows:
             seq += 1
             body = ledger.canonical({**row, "seq": seq})
             before = ledger.link(before, body)
             rows.append((seq, body, before))
+            if row["kind"] in KEPT:
+                kept.append((seq, body))
         with self._lock:
             acked = self._acked
             with _border(self.path), self._transaction() as db:
                 db.executemany("INSERT INTO ledger VALUES (?, ?, ?)", rows)
+                db.executemany("INSERT INTO kept VALUES (?, ?)", kept)
                 db.executemany(
                     "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?, ?)",
                     [

@@ -1,10 +1,12 @@
-"""Writes docs/points.md and docs/asyncapi.yaml from the code; tests/test_docs.py keeps them so."""
+"""Writes docs/points.md, docs/asyncapi.yaml and the picture in docs/keys.md from the code; tests keep them so."""
 
+import re
 import sys
 from pathlib import Path
 
 import yaml
 
+from agent.crypto.steps import picture
 from agent.messages import asyncapi
 from agent.points import POINTS
 
@@ -35,7 +37,13 @@ def messages() -> str:
     return head + yaml.safe_dump(asyncapi(), sort_keys=False, allow_unicode=True, width=110)
 
 
-GENERATED = {"points.md": points, "asyncapi.yaml": messages}
+def keys() -> str:
+    """docs/keys.md with its picture drawn again; the rest of the page is written by hand."""
+    page = (HERE / "keys.md").read_text(encoding="utf-8")
+    return re.sub(r"```mermaid\n.*?```", lambda _: f"```mermaid\n{picture()}```", page, count=1, flags=re.S)
+
+
+GENERATED = {"points.md": points, "asyncapi.yaml": messages, "keys.md": keys}
 
 
 def main() -> int:

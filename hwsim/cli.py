@@ -22,6 +22,7 @@ from hwsim.errors import NOT_HERE, NOT_WELL, Refusal
 from hwsim.fleet import Kinds, load, load_scenario, parse
 from hwsim.line import LINE_FAULTS
 from hwsim.scenario import Act
+from hwsim.secure_cli import add_to
 from hwsim.server import MASTERS, Masters, Server
 
 
@@ -223,6 +224,9 @@ def kinds(ctx: typer.Context, as_json: Json = False) -> None:
         for setting, allowed in kind.SETTINGS.items():
             words = _allowed(allowed)
             print(f"    {setting} = {words if isinstance(words, str) else ' | '.join(words)}")
+
+
+add_to(app)
 
 
 def main(kinds: Kinds = DEVICES, masters: Masters = MASTERS) -> None:

@@ -9,15 +9,30 @@ The server ticks ten times a second, and at once after a setting was changed.
 A device is on a serial line of its own, unless it says otherwise: MEDIUM "bus" may share a line, and hears all that
 is said there; "server" and "websocket" have clients, and speak in records (hwsim/servers.py). A websocket server's
 own address is put into its attribute `authority` (host:port) before the first client comes.
+
+A pad whose keys lie in a simulated secure device (`hwsim epp`, a process of its own) has a setting `epp`, the path
+of that device's socket, and an attribute `ask_epp`, into which who serves the pad puts a function that asks there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any, ClassVar, Protocol
 
 MEDIA = ("serial", "bus", "server", "websocket")
 
 Allowed = tuple[str, ...] | type[int] | type[float] | type[str]
+Json = dict[str, Any]
+AskEpp = Callable[[str, Json], Json]
+"""(path, request) -> answer, both as in hwsim/secure_requests.py. Raises Unreachable."""
+
+
+class Unreachable(Exception):
+    """The secure device does not answer."""
+
+
+def no_epp(path: str, request: Json) -> Json:
+    """`ask_epp` where nobody has put one."""
+    raise Unreachable(path)
 
 
 class SimulatedDevice(Protocol):

@@ -239,7 +239,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0, help="the broker's port (default: a free one)")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    stage = Stage(chosen.scenes, chosen.run.absolute(), chosen.port or _free_port())
+    stage = Stage(chosen.scenes, chosen.run.absolute(), chosen.port or free_port())
     print(
         f"broker: {'mosquitto' if MOSQUITTO else 'embedded (amqtt, MQTT 3.1.1)'}; files: {chosen.run}", flush=True
     )
@@ -268,7 +268,7 @@ def _connects(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

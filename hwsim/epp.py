@@ -11,14 +11,16 @@ szzt_connection.rb); no text of the maker is public.
 
 Assumed: the status of a good reply is "0", a frame with a bad checksum is answered by nothing, and a low battery by
 E0 to everything. Keys pressed while input is on are sent as raw bytes outside the frames. This pad takes no keys,
-whatever command comes (EC), and has none to send.
+whatever command comes (EC), and has none to send, unless `epp` names a secure device (`hwsim epp`): then commands 1
+and 2, wiping, and whether the pad is blank are that device's (hwsim/zt588_keys.py), and without it the pad is dead.
 """
 
 from collections.abc import Mapping
 from typing import ClassVar
 
 from agent.drivers.framing import BAD, MORE, Deframer, xor_of
-from hwsim.contract import Allowed
+from hwsim import zt588_keys
+from hwsim.contract import Allowed, AskEpp, Json, Unreachable, no_epp
 
 STX, ETX = 0x02, 0x03
 SCAN_CODES = b"123\x1b456\x08789\x07.0#\rACEGBDFH"
@@ -63,6 +65,7 @@ class Epp:
         "software": str,
         "made": str,
         "number": str,
+        "epp": str,
     }
 
     def __init__(self) -> None:
@@ -70,6 +73,8 @@ class Epp:
         self.user, self.model, self.hardware, self.software = "EXAMPLE KIOSK", "ZT588", "V10", "V23"
         self.made, self.number = "1203", "0042"
         self.error, self.press, self._tamper = "none", "", "no"
+        self.epp = ""
+        self.ask_epp: AskEpp = no_epp
         self._deframer = Deframer(_measure, LONGEST, gap=1.0)
         self._now = 0.0
 
@@ -86,14 +91,32 @@ class Epp:
 
     def receive(self, data: bytes) -> bytes:
         """The replies to every frame that these bytes complete."""
-        return b"".join(self._frame(self._answer(f[4:-3])) for f in self._deframer.feed(data, self._now))
+        return b"".join(self._reply(f[4:-3]) for f in self._deframer.feed(data, self._now))
 
     def tick(self, now: float) -> bytes:
         """What was typed since the last tick."""
         self._now = now
-        said = b"".join(self._frame(self._answer(f[4:-3])) for f in self._deframer.expire(now))
+        said = b"".join(self._reply(f[4:-3]) for f in self._deframer.expire(now))
         typed, self.press = self.press.encode("latin-1", "replace"), ""
         return said + typed if self.input == "on" else said
+
+    def _reply(self, text: bytes) -> bytes:
+        try:
+            if self.epp:
+                self._look()
+            return self._frame(self._answer(text))
+        except Unreachable:
+            return b""  # without its secure device there is no pad
+
+    def _ask(self, request: Json) -> Json:
+        return self.ask_epp(self.epp, request)
+
+    def _look(self) -> None:
+        """See in what the secure device is."""
+        state = self._ask({"do": "state"})["ok"]
+        self._tamper = "yes" if state["tampered"] else "no"
+        self.imk = "missing" if zt588_keys.blank(state) else "loaded"
+        self.made, _, self.number = state["serial"].rpartition("-")
 
     def _frame(self, text: bytes) -> bytes:
         body = f"{len(text):03d}".encode() + text + bytes((ETX,))
@@ -109,6 +132,8 @@ class Epp:
                 return b"0" + self._information()
             case b"5", value if value[:1] == b"0":
                 return self._control(value[1:])
+            case ((b"1" | b"2"), _) if self.epp:
+                return zt588_keys.load(self._ask, text)
             case ((b"1" | b"2"), _):
                 return bytes((AUTHORISATION,))
             case _:
@@ -120,6 +145,8 @@ class Epp:
                 self.press = ""
             case b"31":
                 self.imk = "missing"
+                if self.epp:
+                    self._ask({"do": "wipe"})
             case b"32" | b"33":
                 self.input = "on" if value == b"33" else "off"
             case b"34" | b"35":

@@ -29,6 +29,7 @@ from hwsim.errors import NOT_HERE, NOT_WELL, USAGE, Refusal
 from hwsim.fleet import BUS, Device, Fleet, Kinds, ScenarioFile, apply_settings, check_acts, full_name, parse
 from hwsim.line import Bus, Line, Master
 from hwsim.scenario import Act, Scenario, Step, in_time
+from hwsim.secure_link import SecureLink
 from hwsim.servers import TcpServer, WebSockets
 from hwsim.teller import Teller
 
@@ -73,6 +74,7 @@ class Server:
     ) -> None:
         self._fleet, self._run, self._kinds, self._log = fleet, run, kinds, log
         self._records: deque[Data] = deque(maxlen=MOST_RECORDS)
+        self._secure_link = SecureLink()
         self._stations: dict[str, Station] = {}
         for bus, members in fleet.buses.items():
             devices = [self._made(fleet.devices[member]) for member in members]
@@ -91,8 +93,14 @@ class Server:
                 self._stations[name] = Station(name, table.kind, device, line, tcp=tcp)
 
     def _made(self, table: Device) -> SimulatedDevice:
-        device = self._kinds[table.kind]()
+        device = self._new(table.kind)
         apply_settings(device, table.set)
+        return device
+
+    def _new(self, kind: str) -> SimulatedDevice:
+        device = self._kinds[kind]()
+        if hasattr(device, "ask_epp"):
+            device.ask_epp = self._secure_link
         return device
 
     @property
@@ -201,7 +209,7 @@ class Server:
             case "replug":
                 self._unplug(station)
                 if act.kind is not None:
-                    station.device = station.line.device = self._kinds[act.kind]()
+                    station.device = station.line.device = self._new(act.kind)
                     station.kind, station.line.baud = act.kind, station.device.BAUD
                 self._plug(station)
             case str(word):

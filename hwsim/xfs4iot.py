@@ -18,7 +18,9 @@ from agent.drivers.framing import Records, record
 from hwsim import xfs_status, xfs_v1
 from hwsim.contract import Allowed
 from hwsim.xfs_changes import Event, View, events
-from hwsim.xfs_machine import DEVICE_OF, Machine
+from hwsim.xfs_keys import HANDLED, SECURE_ENTRY, Typing, answer
+from hwsim.xfs_machine import DEVICE_OF, ENCRYPTOR
+from hwsim.xfs_pad import Pad
 from hwsim.xfs_services import INTERFACES, capabilities, commands, is_known, service_at, uri_of
 from hwsim.xfs_traps import SWITCH, Traps
 from hwsim.xfs_units import Json
@@ -55,14 +57,14 @@ class Job:
     due: float
 
 
-class Xfs4iot(Machine, Traps):
+class Xfs4iot(Pad, Traps):
     """The host. `command_seconds` is how long a queued command takes, `maximum_requests` how many a queue holds
     (0: any number); with `late_services` half of the services are told in an event before the completion."""
 
     BAUD: ClassVar[int] = 0
     MEDIUM: ClassVar[str] = "websocket"
     SETTINGS: ClassVar[Mapping[str, Allowed]] = {
-        **Machine.SETTINGS,
+        **Pad.SETTINGS,
         **Traps.SETTINGS,
         "vendor": str,
         "command_seconds": float,
@@ -72,7 +74,7 @@ class Xfs4iot(Machine, Traps):
     }
 
     def __init__(self) -> None:
-        Machine.__init__(self)
+        Pad.__init__(self)
         Traps.__init__(self)
         self.authority = "127.0.0.1:5846"
         self.vendor, self.command_seconds, self.maximum_requests = "Example Vendor", 0.0, 0
@@ -80,6 +82,7 @@ class Xfs4iot(Machine, Traps):
         self._records = Records(LIMIT)
         self._connections: dict[str, Connection] = {}
         self._jobs: dict[str, list[Job]] = {service: [] for service in INTERFACES}
+        self._typing: tuple[Job, Typing] | None = None
         self._held: list[tuple[Connection, str]] = []
         self._let_go_at = inf
         self._down_until = -inf
@@ -94,7 +97,8 @@ class Xfs4iot(Machine, Traps):
     def tick(self, now: float) -> bytes:
         """Events, and how queued commands end."""
         self.passes(now)
-        said = b"".join([self._work(service) for service in self._jobs])
+        said = self._abort() if self.look_at_pad() else b""
+        said += b"".join([self._work(service) for service in self._jobs])
         said += b"".join([_say(connection, text) for connection, text in [*self._news(), *self._late()]])
         if flood := self.events_at_a_tick:
             said += b"".join([_say(c, self._common(c)) * flood for c in self._connections.values() if c.service])
@@ -135,7 +139,7 @@ class Xfs4iot(Machine, Traps):
         if self.strict_ids == "on" and command.id <= connection.last_id:
             return self._refuse(connection, command, "invalidRequestID")
         connection.last_id = command.id
-        listed = commands(connection.service, v1=v1).get(command.name)
+        listed = commands(connection.service, v1=v1, keys=bool(self.epp)).get(command.name)
         if listed is None:
             known = is_known(command.name)
             if (self.trap5 if known else self.trap6) == "on":
@@ -168,7 +172,16 @@ class Xfs4iot(Machine, Traps):
     def _work(self, service: str) -> bytes:
         """End the commands of one queue whose time has come, and start the next."""
         jobs, said = self._jobs[service], b""
+        if service == ENCRYPTOR and self._typing and self._typing[0] not in jobs:
+            self._typing[1].stop()  # whoever asked for it has gone, or waits no longer
+            self._typing = None
         while jobs and jobs[0].ends <= self._now:
+            if jobs[0].command.name == SECURE_ENTRY and self.completes_with == "success":
+                said += self._type(jobs[0])
+                if self._typing:
+                    break
+                jobs.pop(0)
+                continue
             job = jobs.pop(0)
             said += self._perform(job.connection, job.command)
         for job in [job for job in jobs if job.due <= self._now]:
@@ -177,6 +190,17 @@ class Xfs4iot(Machine, Traps):
         if jobs and jobs[0].ends == inf:
             jobs[0].ends = self._now + self.command_seconds
         return said
+
+    def _type(self, job: Job) -> bytes:
+        """Somebody types at the pad: what the host tells of it, at the end the completion."""
+        if self._typing is None:
+            self._typing = job, Typing(self.ask, job.command)
+        keys, done = self._typing[1].go_on()
+        said = [_say(job.connection, self.dialect.event(job.command, "Keyboard.KeyEvent", key)) for key in keys]
+        if done:
+            self._typing = None
+            said.append(self._complete(job.connection, job.command, *done))
+        return b"".join(said)
 
     def _perform(self, connection: Connection, command: Command) -> bytes:
         """Do what an accepted command wants."""
@@ -193,11 +217,17 @@ class Xfs4iot(Machine, Traps):
                 connection.registered = connection.registered - left | wanted
                 return self._complete(connection, command)
             case "Common.Capabilities":
-                payload = capabilities(connection.service, v1=self.dialect.v1)
+                v1, keys = self.dialect.v1, bool(self.epp)
+                payload = capabilities(connection.service, v1=v1, keys=keys, pad=self.pad_serial)
             case "Common.Status":
                 payload = self._view(connection.service).status
             case "Storage.GetStorage":
                 payload = {"storage": self._view(connection.service).storage}
+            case name if self.epp and name in HANDLED:
+                done = answer(self.ask, command, always_self=self.trap12 == "on")
+                if name == "KeyManagement.Initialization" and done.code == "success":
+                    self.initialized()
+                return self._complete(connection, command, *done)
             case "KeyManagement.GetKeyDetail":
                 payload = {"keyDetails": xfs_status.keys(self, loose=self.trap4 == "on")}
             case _:
@@ -234,6 +264,7 @@ class Xfs4iot(Machine, Traps):
         if self.reset_fails == "on":
             return self._complete(connection, command, "hardwareError", {}, "Reset failed.")
         setattr(self, DEVICE_OF[connection.service], "online")
+        self.look_again()
         if command.name == "CardReader.Reset" and self.card_media == "jammed":
             self.card_media = "notPresent"
         return self._complete(connection, command)
@@ -250,7 +281,7 @@ class Xfs4iot(Machine, Traps):
         if self.no_completion == "on":
             return b""
         number = command.id + 1000 if self.wrong_request_id == "on" else command.id
-        listed = commands(connection.service, v1=False).get(command.name, ("2.0", "2.0"))
+        listed = commands(connection.service, v1=False, keys=True).get(command.name, ("2.0", "2.0"))
         text = self.dialect.completion(command, number, listed[1], code, why, payload or {})
         text = self.spoilt(text) if command.name == "Common.Status" else text
         if self.out_of_order == "off":

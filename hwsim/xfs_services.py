@@ -42,6 +42,14 @@ COMMANDS = {
     "VendorMode": {},
 }
 """Interface -> command -> version of the command and of its completion in V2."""
+KEY_COMMANDS = {
+    "KeyManagement": {
+        **{"ImportKey": ("3.0", "3.0"), "GenerateKCV": ("2.0", "3.0")},
+        **{"DeleteKey": ("3.0", "2.0"), "Initialization": ("3.0", "2.0")},
+    },
+    "Keyboard": {"SecureKeyEntry": ("2.1", "3.0")},
+}
+"""What an encryptor serves beside that when a secure device is behind it."""
 ONLY_V1 = {"Auxiliaries": ("Register",)}
 UNHANDLED = {
     *("Common.SetVersions", "Common.SetTransactionState", "Common.GetCommandNonce", "Common.ClearCommandNonce"),
@@ -49,6 +57,7 @@ UNHANDLED = {
     *("CashDispenser.Dispense", "CashDispenser.Present", "CashDispenser.Reject", "CashManagement.Retract"),
     *("CardReader.ReadRawData", "CardReader.Move", "Printer.PrintRaw", "Printer.SupplyReplenish"),
     *("Printer.ResetCount", "KeyManagement.ImportKey", "KeyManagement.DeleteKey", "KeyManagement.Initialization"),
+    *("KeyManagement.GenerateKCV", "Keyboard.SecureKeyEntry"),
     *("VendorMode.Register", "VendorMode.EnterModeRequest", "VendorMode.ExitModeRequest"),
 }
 """Names that the framework knows and no service here serves."""
@@ -62,6 +71,7 @@ EVENTS = {
     "CashAcceptor": {},
     "Storage": {"StorageChangedEvent": "2.1", "StorageThresholdEvent": "2.1", "CountsChangedEvent": "2.0"},
     "KeyManagement": dict.fromkeys(("InitializedEvent", "IllegalKeyAccessEvent", "CertificateChangeEvent"), "2.0"),
+    "Keyboard": {"KeyEvent": "2.0"},
     "Printer": {"PaperThresholdEvent": "2.0", "TonerThresholdEvent": "2.0"},
     "Auxiliaries": {},
     "VendorMode": dict.fromkeys(
@@ -89,14 +99,21 @@ def uri_of(service: str, authority: str) -> str:
     return f"ws://{authority}{ROOT}/{service}/"
 
 
-def commands(service: str, *, v1: bool) -> dict[str, tuple[str, str]]:
-    """The commands that a service lists: name -> version of the command and of its completion."""
+def commands(service: str, *, v1: bool, keys: bool = False) -> dict[str, tuple[str, str]]:
+    """The commands that a service lists: name -> version of the command and of its completion. `keys`: there is a
+    secure device behind the encryptor."""
     found: dict[str, tuple[str, str]] = {}
-    for interface in INTERFACES.get(service, ("ServicePublisher",)):
-        found |= {f"{interface}.{name}": versions for name, versions in COMMANDS[interface].items()}
+    for interface in _interfaces(service, keys=keys):
+        served = COMMANDS.get(interface, {}) | (KEY_COMMANDS.get(interface, {}) if keys else {})
+        found |= {f"{interface}.{name}": versions for name, versions in served.items()}
         if v1:
             found |= {f"{interface}.{name}": ("1.0", "1.0") for name in ONLY_V1.get(interface, ())}
     return dict.fromkeys(found, ("1.0", "1.0")) if v1 else found
+
+
+def _interfaces(service: str, *, keys: bool) -> tuple[str, ...]:
+    more = ("Keyboard",) if keys and service == ENCRYPTOR else ()
+    return (*INTERFACES.get(service, ("ServicePublisher",)), *more)
 
 
 def is_known(name: str) -> bool:
@@ -111,11 +128,13 @@ def event_version(name: str) -> str:
     return EVENTS.get(interface, {}).get(event, "2.0")
 
 
-def capabilities(service: str, *, v1: bool) -> Json:
-    """The payload of Common.Capabilities, with the interfaces spelled as in the schema."""
-    listed = commands(service, v1=v1)
+def capabilities(service: str, *, v1: bool, keys: bool = False, pad: str = "") -> Json:
+    """The payload of Common.Capabilities, with the interfaces spelled as in the schema. `keys`: there is a secure
+    device behind the encryptor, and `pad` is its number."""
+    keys = keys and service == ENCRYPTOR
+    listed = commands(service, v1=v1, keys=keys)
     interfaces = []
-    for interface in INTERFACES[service]:
+    for interface in _interfaces(service, keys=keys):
         events = dict.fromkeys(_events_v1(interface), "1.0") if v1 else EVENTS[interface]
         entry: Json = {
             "name": interface,
@@ -125,7 +144,12 @@ def capabilities(service: str, *, v1: bool) -> Json:
         }
         # an interface without events has no such member (recorded)
         interfaces.append({key: value for key, value in entry.items() if value != {}})
-    return {"interfaces": interfaces, "common": _common(service, v1=v1), **_DETAILS.get(service, {})}
+    told = {"interfaces": interfaces, "common": _common(service, v1=v1), **_DETAILS.get(service, {})}
+    if keys:
+        told["common"]["deviceInformation"][0]["serialNumber"] = pad
+        formats = dict.fromkeys("ABCD", True)
+        told["keyManagement"] = told["keyManagement"] | {"keyBlockImportFormats": formats}
+    return told
 
 
 def _events_v1(interface: str) -> list[str]:

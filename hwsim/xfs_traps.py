@@ -13,6 +13,7 @@ defaults are those of a service that keeps to the standard: every trap off, but 
     trap8   changed counts raise no event, a crossed threshold raises StorageChangedEvent only
     trap9   a retained card raises no storage event
     trap10  V2 events carry changed members only (off: whole units and interfaces; V1 always tells whole units)
+    trap12  GenerateKCV gives the self value also when asked for zero (K1; only with a secure device)
 
     strict_ids        a requestId must be larger than the one before (off: any will do, as with KAL)
     wrong_request_id  completions carry the id of nobody
@@ -49,7 +50,7 @@ class Traps:
 
     SETTINGS: ClassVar[Mapping[str, Allowed]] = {
         "generation": ("v1", "v2", "hybrid"),
-        **{f"trap{n}": SWITCH for n in range(1, 11)},
+        **{f"trap{n}": SWITCH for n in (*range(1, 11), 12)},
         "strict_ids": SWITCH,
         "wrong_request_id": SWITCH,
         "no_completion": SWITCH,
@@ -64,7 +65,7 @@ class Traps:
     def __init__(self) -> None:
         self.generation = "v2"
         self.trap1 = self.trap2 = self.trap3 = self.trap4 = self.trap5 = "off"
-        self.trap6 = self.trap7 = self.trap8 = self.trap9 = "off"
+        self.trap6 = self.trap7 = self.trap8 = self.trap9 = self.trap12 = "off"
         self.trap10 = self.strict_ids = "on"
         self.wrong_request_id = self.no_completion = self.out_of_order = "off"
         self.mute = self.deep_json = "off"

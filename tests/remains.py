@@ -6,6 +6,8 @@ from enum import Enum
 
 RUN = 5
 """So many characters of the secret in a row are a find."""
+_ADDRESS = re.compile(r"(?<= at )0x[0-9a-f]+(?=>)")
+"""Where an object lies, in its repr: digits of chance, in which five of a secret's stand in a row now and then."""
 
 
 def remains(thing: object, secret: str) -> list[str]:
@@ -38,4 +40,4 @@ def _leaves(thing: object, met: set[int]) -> Iterator[str]:
             slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
             for name in [*getattr(thing, "__dict__", {}), *slots]:
                 yield from _leaves(getattr(thing, name, None), met)
-            yield repr(thing)
+            yield _ADDRESS.sub("", repr(thing))

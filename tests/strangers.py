@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,9 @@ PROGRAMS = {
         shutil.which("softhsm2-util", path=PATH),
         str(SOFTHSM) if SOFTHSM.exists() else None,
     ],
+    "swtpm": [shutil.which("swtpm", path=PATH)],
+    "tpm2-tools": [shutil.which("tpm2_unseal", path=PATH)],
+    "systemd": [shutil.which("systemd-creds", path=PATH)],
     ".venv-peers": [str(PEERS) if PEERS.exists() else None],
     ".npm-peers": [
         shutil.which("node", path=PATH) if (NPM_PEERS / "encrypted-smiley-secure-protocol").exists() else None
@@ -135,5 +139,55 @@ def nut(folder: Path, driver: str, port: Path) -> Iterator[Nut]:
     except BaseException:
         print((folder / "nut.log").read_text(errors="replace")[-3000:], file=sys.stderr)
         raise
+    finally:
+        stranger.stop()
+
+
+class Chip:
+    """swtpm, a TPM 2.0 in software; what it remembers lies below one folder and survives a restart.
+
+    `tcti` names it to programs. The sockets have a folder with a short name: a path may have 107 bytes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._state = folder
+        self._sockets = tempfile.TemporaryDirectory()
+        self.socket = Path(self._sockets.name) / "tpm"
+        self.tcti = f"swtpm:path={self.socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._state.mkdir(exist_ok=True)
+        sockets = ("--server", f"type=unixio,path={self.socket}", "--ctrl", f"type=unixio,path={self.socket}.ctrl")
+        flags = ("--flags", "not-need-init,startup-clear")
+        self._process = subprocess.Popen(
+            ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self._state}", *sockets, *flags]
+        )
+        wait("swtpm", self.socket.exists)
+
+    def stop(self) -> None:
+        """As a power cut: nothing is said to it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10.0)
+            self._process = None
+            for name in self.socket.parent.iterdir():
+                name.unlink()
+
+    def tool(self, name: str, *arguments: str) -> str:
+        """What a program of tpm2-tools prints about it."""
+        command = [f"tpm2_{name}", "-T", self.tcti, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@contextmanager
+def chip(folder: Path) -> Iterator[Chip]:
+    """A running TPM, stopped whatever happens."""
+    stranger = Chip(folder)
+    try:
+        stranger.start()
+        yield stranger
     finally:
         stranger.stop()

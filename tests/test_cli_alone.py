@@ -226,8 +226,13 @@ def commands() -> list[str]:
     for group in app.registered_groups:
         inner = group.typer_instance
         assert inner
-        found += [f"{inner.info.name} {c.callback.__name__}" for c in inner.registered_commands if c.callback]
+        found += [
+            f"{inner.info.name} {c.name or c.callback.__name__}" for c in inner.registered_commands if c.callback
+        ]
     return sorted(found)
+
+
+GIVES_A_DOCUMENT = {"keyroom order", "keyroom sign"}
 
 
 @pytest.mark.parametrize("command", commands())
@@ -235,14 +240,15 @@ def test_each_command_has_help_an_example_and_json(command: str) -> None:
     done = tillwire(*command.split(), "--help")
     assert done.returncode == 0
     assert f"Example: tillwire {command}" in done.stdout
-    assert "--json" in done.stdout
+    assert "--json" in done.stdout or command in GIVES_A_DOCUMENT
     assert len(done.stdout.splitlines()[2].strip()) > 20, "it says what it does"
 
 
 @pytest.mark.parametrize("command", commands())
-def test_each_command_is_in_the_readme(command: str) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
-    assert f"tillwire {command}" in readme
+def test_each_command_is_in_the_readme_or_on_its_page(command: str) -> None:
+    pages = {"keyroom": "docs/keyroom.md", "keys": "docs/keys.md", "accounts": "docs/keys.md"}
+    page = pages.get(command.split()[0], "README.md")
+    assert f"tillwire {command}" in (Path(__file__).parent.parent / page).read_text("utf-8")
 
 
 def test_the_version() -> None:

@@ -329,3 +329,13 @@ def test_at_rest_the_ledger_and_the_store_say_what_is_true(
         elif not (mains_lost and rule.explained):
             assert found == [rule.code]
     assert not any(f.raw.startswith("flapping") for f in terminal.stored.values())
+
+
+def test_what_may_be_known_of_an_outcome_is_in_its_row_and_a_relayed_block_is_not() -> None:
+    terminal = Terminal()
+    order = Operation("op2", "epp1", "key_import", "root", {"slot": "TMK"}, opaque=b"D0112 no such block")
+    asked = terminal.step(order)
+    done = terminal.step(Heard("epp1", (Outcome("op2", "done", "loaded", 1001.0, facts={"kcv": "08D7B4"}),)))
+    assert done[-1]["facts"] == {"kcv": "08D7B4"}
+    assert "no such block" not in repr(order)
+    assert "no such block" not in repr(asked)

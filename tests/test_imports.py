@@ -24,14 +24,32 @@ ALLOWED: dict[str, set[str]] = {
     "messages": {"model"},
     "state": {"model", "points", "catalogue", "faults", "messages"},
     "mistakes": set(),
+    "accounts": {"errors", "crypto.passwords"},
+    "peer": set(),
+    "accountdesk": {"accounts", "errors", "model", "peer"},
+    "keytable": {"points", "errors", "mistakes", "crypto.ed25519", "crypto.signing"},
+    "surroundings": {"model", "points"},
+    "surveying": {"model", "crypto.asking", "crypto.guards", "crypto.steps"},
+    "keyguard": {"model", "keytable", "surveying", *(f"crypto.{part}" for part in ("guards", "holdings", "kcv"))},
     "addresses": {"errors", *CONTRACT},
-    "config": {"errors", "mistakes", "addresses", *CONTRACT},
+    "config": {"errors", "mistakes", "addresses", "keytable", *CONTRACT},
     "store": {"model", "errors", "ledger"},
     "link": {"model", "errors", "config", "ports", *CONTRACT},
     "ports": {"errors", "config", "sockets", *CONTRACT},
     "sockets": {"errors", "addresses", "config", "drivers.framing"},
     "uplink": {"errors", "messages", "store", "config", "delivery"},
-    "control": {"model", "errors", "messages", "store", "ledger", "config", "catalogue", "state", *CONTRACT},
+    "control": {
+        "model",
+        "errors",
+        "peer",
+        "messages",
+        "store",
+        "ledger",
+        "config",
+        "catalogue",
+        "state",
+        *CONTRACT,
+    },
     "drivers.contract": {"model", "drivers.transcript"},
     "drivers.transcript": set(),
     "drivers.framing": set(),
@@ -52,7 +70,16 @@ ALLOWED: dict[str, set[str]] = {
     "drivers.xfs_service": {
         "model",
         "drivers.transcript",
-        *(f"drivers.xfs_{part}" for part in ("connection", "keys", "messages", "status", "storage")),
+        *(f"drivers.xfs_{part}" for part in ("connection", "keys", "keyloading", "messages", "status", "storage")),
+    },
+    "drivers.key_operations": {"model"},
+    "drivers.zt588": {"model", "drivers.framing"},
+    "drivers.xfs_key_words": set(),
+    "drivers.xfs_key_steps": {"model", *(f"drivers.xfs_{part}" for part in ("connection", "keys", "messages"))},
+    "drivers.xfs_keyloading": {
+        "model",
+        "drivers.key_operations",
+        *(f"drivers.xfs_{part}" for part in ("connection", "key_steps", "key_words", "messages")),
     },
     "drivers.xfs4iot": {
         "model",
@@ -75,6 +102,13 @@ PURE = {
     "core",
     "messages",
     "state",
+    "surroundings",
+    "surveying",
+    "crypto.signing",
+    "crypto.ed25519",
+    "crypto.strictjson",
+    *(f"crypto.{part}" for part in ("asking", "ceremony", "conduct", "crew", "guards", "holdings", "orders")),
+    *(f"crypto.{part}" for part in ("phrases", "receipt_page", "receipt_words", "receipts", "steps")),
 }
 DRIVER_PARTS = {"model", "points", "errors"} | {
     f"drivers.{part}"
@@ -93,15 +127,25 @@ DRIVER_PARTS = {"model", "points", "errors"} | {
         "rtu",
         "panel",
         "nut_names",
+        "key_operations",
+        "zt588",
     )
 }
 CLI = {"errors", "model", "points", "messages", "crypto", "diagnose"}
+# The only commands that may see a clear key, on a machine that is no terminal; one opens a legacy pad's port.
+KEY_ROOM = {f"agent.cli.{part}" for part in ("keyroom", "keyorders", "sitting", "custodians", "pages")}
+CLEAR_KEYS = {
+    f"agent.crypto.{part}"
+    for part in ("des", "components", "wrapping", "mac", "pinblock", "dukpt", "keyroom", "injecting", "enclosure")
+}
+INJECTS = {"config", "ports"}
 ONLY_USER = {
     "serial": {"agent.ports"},
     "websockets": {"agent.sockets"},
     "paho": {"agent.uplink"},
     "tenacity": {"agent.link", "agent.uplink"},
     "sqlite3": {"agent.store"},
+    "subprocess": {"agent.crypto.keepers", "agent.crypto.tpm"},
 }
 
 
@@ -149,8 +193,9 @@ def test_a_module_imports_only_what_the_design_allows(name: str) -> None:
     elif short.startswith("crypto"):
         assert all(i == "errors" or i.startswith("crypto") for i in inside(name))
     elif short.startswith("cli"):
-        assert all(i.partition(".")[0] in {*CLI, "cli"} for i in inside(name))
-    elif short in ("service", "__main__", "diagnose", "probing"):
+        more = INJECTS if short == "cli.keyroom" else set()
+        assert all(i.partition(".")[0] in {*CLI, *more, "cli"} for i in inside(name))
+    elif short in ("service", "__main__", "diagnose", "probing", "identity", "conducting", "keydesk", "keyparts"):
         assert not any(i.startswith("cli") for i in inside(name))
     else:
         pytest.fail(f"{name} has no rule: give it one")
@@ -167,6 +212,38 @@ def test_pure_files_do_no_io(name: str) -> None:
 def test_a_library_at_a_border_has_one_user(library: str) -> None:
     users = {n for n in IMPORTS if n.startswith("agent") and any(i.split(".")[0] == library for i in IMPORTS[n])}
     assert users <= ONLY_USER[library]
+
+
+def test_ciphers_are_used_below_crypto_only() -> None:
+    users = {n for n in IMPORTS if n.startswith("agent") and any(i.split(".")[0] == "Crypto" for i in IMPORTS[n])}
+    assert all(name.startswith("agent.crypto.") for name in users)
+
+
+def reached(name: str) -> set[str]:
+    """Everything of agent that a module needs, itself and through others; not entering the key room's commands."""
+    seen, todo = set(), [name]
+    while todo:
+        if (one := todo.pop()) not in seen:
+            seen.add(one)
+            todo += [i for i in IMPORTS[one] if i.startswith("agent.") and i in EVERY and i not in KEY_ROOM]
+    return seen
+
+
+@pytest.mark.parametrize("name", sorted(n for n in EVERY if n.startswith("agent.")))
+def test_only_the_key_room_reaches_a_clear_key(name: str) -> None:
+    if name not in CLEAR_KEYS | KEY_ROOM:
+        assert not reached(name) & CLEAR_KEYS
+
+
+def test_des_is_computed_in_one_place() -> None:
+    assert {n for n in IMPORTS if n.startswith("agent") and _des_in(EVERY[n])} == {"agent.crypto.des"}
+
+
+def _des_in(path: Path) -> bool:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return any(
+        alias.name in ("DES", "DES3") for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names
+    )
 
 
 def test_the_simulator_takes_only_the_deframer_from_the_agent() -> None:

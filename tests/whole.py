@@ -100,9 +100,13 @@ class Site:
             arguments = ("127.0.0.1", self.port, self.protocol, self.account, lambda line: None, self._stop)
             threading.Thread(target=follow, args=arguments, daemon=True).start()
             return
+        self.launch(name, *commands[name])
+
+    def launch(self, name: str, *command: str) -> None:
+        """Start a process; what it prints goes to its log."""
         log = (self.folder / f"{name}.log").open("ab")
         self._processes[name] = subprocess.Popen(
-            commands[name], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder
         )
 
     def start_all(self) -> None:

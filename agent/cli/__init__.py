@@ -1,7 +1,7 @@
 """This file knows the `tillwire` command: its groups, and how every failure becomes a sentence and an exit code.
 
     0  fine
-    1  something is not well: a device silent, a fault open, the ledger broken
+    1  something is not well: a device silent, a fault open, the ledger broken, a key refused
     2  usage, also a configuration that is not right
     3  cannot be done here: the agent is not running, no permission, a port that is missing
     70 a bug of ours; 130 Ctrl-C
@@ -15,8 +15,8 @@ from typing import Annotated
 
 import typer
 
-from agent.cli import config, devices, diagnose, ledger, printing, probe, watch
-from agent.errors import ConfigError, ControlError, TillwireError
+from agent.cli import accounts, config, devices, diagnose, exposed, keyroom, keys, ledger, printing, probe, watch
+from agent.errors import ConfigError, ControlError, CryptoError, TillwireError
 
 app = typer.Typer(
     name="tillwire",
@@ -34,6 +34,9 @@ app.add_typer(ledger.app)
 diagnose.join(app)
 probe.join(app)
 app.add_typer(config.app)
+app.add_typer(keyroom.app)
+app.add_typer(keys.app)
+app.add_typer(accounts.app)
 
 
 def _tell_version(wanted: bool) -> None:
@@ -64,6 +67,7 @@ def run() -> int:
         # a terminal that cannot show Chinese shows question marks, never a traceback
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
     try:
+        exposed.guard(sys.argv[1:])  # before anything parses a word, and repeats it
         app()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -85,5 +89,7 @@ def _status(error: TillwireError) -> int:
             return status
         case ConfigError():
             return 2
+        case CryptoError():
+            return 1
         case _:
             return 3

@@ -44,7 +44,7 @@ def _view(found: Mapping[str, Any]) -> "RenderableType":
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
-    for key in ("terminal", "broker", "data", "socket", "digest"):
+    for key in ("terminal", "broker", "data", "socket", "keys", "digest"):
         table.add_row(cell(f"  {key}"), cell(found[key]))
     for device in found["devices"]:
         table.add_row(

@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from Crypto.Random import get_random_bytes
 
-from agent.crypto import des
+from agent.crypto import des, wrapping
 from agent.crypto.kcv import Kcv
+from agent.crypto.keyblock import Policy
 from agent.crypto.secret import Secret, xor_into
 from agent.errors import KeyRefused
 
@@ -23,27 +24,28 @@ class Assembly:
     """A key being put together. Each part is combined at once and wiped: only the running XOR stays.
 
     parts: how many components the order names, 2 or 3. single: accept 8 bytes, for a signed legacy order.
+    aes: the key is for AES: 16, 24 or 32 bytes, no parity, check values by CMAC.
     Any refusal wipes what was gathered: a ceremony starts again from the first part.
     """
 
-    def __init__(self, parts: int, *, single: bool = False, test_keys: bool = False) -> None:
+    def __init__(self, parts: int, *, single: bool = False, test_keys: bool = False, aes: bool = False) -> None:
         if not LEAST <= parts <= MOST:
             raise KeyRefused("a key is made of two or three components")
         self._parts = parts
-        self._single = single
-        self._test_keys = test_keys
+        self._policy = Policy(single=single, test_keys=test_keys)
+        self._aes = aes
         self._sum = Secret(b"")
         self._seen: list[Kcv] = []
 
     def add(self, part: Secret) -> Kcv:
         """Combine the next component, wipe it, and return its check value. Raises KeyRefused."""
         with part:
-            lengths = (8, 16, 24) if self._single else (16, 24)
+            lengths = (16, 24, 32) if self._aes else (8, 16, 24) if self._policy.single else (16, 24)
             if len(self._seen) == self._parts:
                 self._refuse("there is one component too many")
             if len(part) not in lengths or (self._seen and len(part) != len(self._sum)):
-                self._refuse("every component has the full length of the key, 16 or 24 bytes")
-            kcv = des.zero_kcv(part)
+                self._refuse("every component has the full length of the key, 16 or 24 bytes (32 for AES)")
+            kcv = wrapping.check_value(part, "A", "cmac") if self._aes else des.zero_kcv(part)
             # The same envelope twice cancels out. Equal check values of two different ones: once in 16 million.
             if kcv in self._seen:
                 self._refuse("this component was given before: look at the envelope numbers")
@@ -54,13 +56,13 @@ class Assembly:
         return kcv
 
     def complete(self) -> Secret:
-        """The key, with odd parity; the assembly is empty afterwards. Raises KeyRefused."""
+        """The key, with odd parity unless it is for AES; the assembly is empty afterwards. Raises KeyRefused."""
         if len(self._seen) < self._parts:
             self._refuse("a component is missing")
         try:
-            key = des.odd_parity(self._sum)
+            key = Secret(self._sum.reveal()) if self._aes else des.odd_parity(self._sum)
             try:
-                des.refuse_unsound(key, single=self._single, test_keys=self._test_keys)
+                wrapping.refuse_unsound(key, "A" if self._aes else "T", self._policy)
             except KeyRefused:
                 key.wipe()
                 raise

@@ -179,12 +179,12 @@ def _refuse_protection_key(kbpk: Secret, header: Header, policy: Policy) -> None
     algorithm = "T" if header.version in "ABC" else "A"
     if (algorithm, len(kbpk)) not in _KDF_ALGORITHM:
         raise KeyRefused("the protection key's length does not fit the version of the block")
-    _refuse_unsound(kbpk, algorithm, policy)
+    refuse_unsound(kbpk, algorithm, policy)
 
 
 def _refuse_content(key: Secret, kbpk: Secret, header: Header, policy: Policy) -> None:
     """Quality and strength of the key, and the check values that the header names."""
-    _refuse_unsound(key, header.algorithm, policy, component=header.is_component)
+    refuse_unsound(key, header.algorithm, policy, component=header.is_component)
     under = "T" if header.version in "ABC" else "A"
     if not policy.weak_wrapping and _rank(key, header.algorithm) > _rank(kbpk, under):
         raise KeyRefused("the key is stronger than the protection key above it")
@@ -196,7 +196,7 @@ def _refuse_content(key: Secret, kbpk: Secret, header: Header, policy: Policy) -
                 raise KeyRefused(f"optional block {name} names another check value than the key has")
 
 
-def _refuse_unsound(key: Secret, algorithm: str, policy: Policy, *, component: bool = False) -> None:
+def refuse_unsound(key: Secret, algorithm: str, policy: Policy, *, component: bool = False) -> None:
     """Length, and for anything but a component also weakness. RSA, EC, DSA and HMAC keys are not looked into."""
     lengths = {"T": (8, 16, 24) if policy.single else (16, 24), "D": (8,), "A": AES.key_size}
     if not len(key) or len(key) not in lengths.get(algorithm, (len(key),)):

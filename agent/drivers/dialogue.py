@@ -6,11 +6,11 @@ It also sees that every operation ends exactly once.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from agent.drivers.hearing import no_answer
-from agent.model import Outcome, Reading
+from agent.model import Outcome, Reading, Value
 
 PROOF_TIME = 10.0  # seconds in which a device must give a sign after an operation that it answers by silence
 SOON, SOON_TIMES = 3.0, 3
@@ -145,9 +145,17 @@ class Dialogue:
         questions, self.unproven = self.unproven, []
         return questions
 
-    def end(self, operation: str, result: str, detail: str, now: float, raw: str = "") -> None:
+    def end(
+        self,
+        operation: str,
+        result: str,
+        detail: str,
+        now: float,
+        raw: str = "",
+        facts: Mapping[str, Value] | None = None,
+    ) -> None:
         """Conclude an operation; see model.Outcome."""
-        self._outcomes.append(Outcome(operation, result, detail, now, raw))
+        self._outcomes.append(Outcome(operation, result, detail, now, raw, facts or {}))
 
     def outcomes(self) -> list[Outcome]:
         """What was concluded since the last call."""

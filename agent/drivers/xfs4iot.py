@@ -7,11 +7,11 @@ commands, answers and events in JSON. An address is never built, only taken from
 
 The agent only watches: nothing that it can send (xfs_connection.COMMANDS) moves anything, takes exclusive access
 or changes a setting, and it never registers as a VendorMode application, for whom a service would wait before it
-lets a technician in.
+lets a technician in. Only an encryptor with `keys = true` gets the commands of a key ceremony besides.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -41,12 +41,14 @@ class XfsOptions:
     """service: the last part of the service's address, in any case, e.g. SimCardReader. When two publishers have
     one of that name, the first to answer is taken; give the line the full address of one publisher to choose.
     paper: XFS4IoT's paper source -> its name here, e.g. {upper = "receipt"}; one that is not listed keeps its name.
+    keys: whether this is an encryptor into which keys are loaded, under dual control, through this agent.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     service: str
     paper: Mapping[str, str] = field(default_factory=dict)
+    keys: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[!-~]{1,64}", self.service) or set(self.service) & set("/?#"):
@@ -95,7 +97,8 @@ class Xfs4iot:
         for name, device in devices.items():
             if (other := self._wanted.setdefault(device.service.lower(), name)) != name:
                 raise ValueError(f"{other} and {name} are the same service {device.service}; remove one of them")
-        self._services = {name: Service(d.paper, options, self.transcript) for name, d in devices.items()}
+        self._services = {name: Service(d.paper, options, self.transcript, d.keys) for name, d in devices.items()}
+        self._keyed = {name for name, device in devices.items() if device.keys}
         self._bad_frames = {name: BadFrames() for name in devices}
         self._named = {name: d.service for name, d in devices.items()}
         self._judged_at = float("-inf")
@@ -128,7 +131,7 @@ class Xfs4iot:
         bad = self._records.bad + sum(p.bad + (p.connection.bad if p.connection else 0) for p in publishers)
         for name, service in self._services.items():
             counted = self._bad_frames[name].report(service.bad + bad, now)
-            out += _heard(name, [*service.tick(now), *counted])
+            out += _heard(name, [*service.tick(now), *service.outcomes(), *counted])
         return out + self._judge(now)
 
     def outgoing(self) -> bytes:
@@ -141,7 +144,10 @@ class Xfs4iot:
         return data + b"".join(service.outgoing() for service in self._services.values())
 
     def perform(self, operation: Operation, now: float) -> None:
-        """There are no operations: who owns the device performs them."""
+        """Begin a key operation. There are no others: who owns the device performs them."""
+        if operation.device in self._keyed:
+            self._services[operation.device].perform(operation, now)
+            return
         why = "a device behind XFS4IoT is only watched; the program that owns it operates it"
         self._outcomes += [Heard(operation.device, (Outcome(operation.id, "refused", why, now),))]
 
@@ -226,7 +232,7 @@ class Xfs4iot:
         return out
 
 
-def _heard(device: str, said: list[Reading]) -> list[Heard]:
+def _heard(device: str, said: Sequence[Reading | Outcome]) -> list[Heard]:
     return [Heard(device, tuple(said))] if said else []
 
 

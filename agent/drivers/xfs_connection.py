@@ -24,13 +24,27 @@ KEYS = "KeyManagement.GetKeyDetail"
 REGISTER = "Auxiliaries.Register"
 
 COMMANDS = (SERVICES, CAPABILITIES, STATUS, STORAGE, KEYS, REGISTER)
-"""All that the agent ever sends. The last one changes only what is told to our own connection."""
+"""All that a connection may send that only watches. The last one changes only what is told to itself."""
+
+LAYOUT = "Keyboard.GetLayout"
+ENTRY = "Keyboard.SecureKeyEntry"
+IMPORT = "KeyManagement.ImportKey"
+CHECK = "KeyManagement.GenerateKCV"
+DELETE = "KeyManagement.DeleteKey"
+INITIALIZE = "KeyManagement.Initialization"
+CANCEL = "Common.Cancel"
+
+KEY_COMMANDS = (LAYOUT, ENTRY, IMPORT, CHECK, DELETE, INITIALIZE, CANCEL)
+"""What may be sent besides to an encryptor whose table in the config says `keys = true`."""
 
 UNLISTED = (SERVICES, CAPABILITIES)
 QUEUED = (KEYS, REGISTER)
 """Commands that wait until the device has done what others asked of it, e.g. until a PIN is typed."""
 
 QUEUE_TIME = 300.0
+GRACE = 10.0
+"""Seconds that a service has to say that the time it was given has run out."""
+
 VERSIONS = ("2.0", "1.0", "3.0")
 """What to try, in this order, before the service has listed the versions it takes."""
 
@@ -42,10 +56,11 @@ OUR_FAULT = frozenset(
 
 @dataclass(slots=True)
 class Asked:
-    """A command that is not completed."""
+    """A command that is not completed. within: seconds that it was given; 0 is as usual."""
 
     name: str
     at: float
+    within: float
     acknowledged: bool = False
 
 
@@ -53,12 +68,21 @@ class Connection:
     """One connection to one service or publisher.
 
     acknowledge, completion   seconds that the service has for each
+    commands   what may be sent
     bad      messages that were none, or that nobody had asked for
     doubtful bad messages since the last good one
     """
 
-    def __init__(self, uri: str, acknowledge: float, completion: float, transcript: Transcript) -> None:
+    def __init__(
+        self,
+        uri: str,
+        acknowledge: float,
+        completion: float,
+        transcript: Transcript,
+        commands: tuple[str, ...] = COMMANDS,
+    ) -> None:
         self.uri = uri
+        self._commands = commands
         self.bad = self.doubtful = 0
         self.outgoing = b""
         self._acknowledge = acknowledge
@@ -68,14 +92,14 @@ class Connection:
         self._listed: Mapping[str, tuple[str, ...]] = {}
         self._is_open = False
         self._versioned = True
-        self._turns = dict.fromkeys(COMMANDS, 0)
+        self._turns = dict.fromkeys(commands, 0)
         self._number = 0
         self._asked: dict[int, Asked] = {}
 
     def learn(self, listed: Mapping[str, tuple[str, ...]]) -> None:
         """What the service has: command in lower case -> versions, as its capabilities say."""
-        self._listed = {name: listed[name.lower()] for name in COMMANDS if name.lower() in listed}
-        self._turns = dict.fromkeys(COMMANDS, 0)
+        self._listed = {name: listed[name.lower()] for name in self._commands if name.lower() in listed}
+        self._turns = dict.fromkeys(self._commands, 0)
 
     def can(self, name: str) -> bool:
         """Whether a command may be sent."""
@@ -89,15 +113,16 @@ class Connection:
         """Whether a command of this name is under way; one at a time is asked of each."""
         return any(asked.name == name for asked in self._asked.values())
 
-    def ask(self, name: str, now: float, payload: Mapping[str, Any] | None = None) -> None:
-        """Send a command of COMMANDS."""
+    def ask(self, name: str, now: float, payload: Mapping[str, Any] | None = None, within: float = 0.0) -> int:
+        """Send one of `commands` and return its requestId. within: seconds for it, where the usual are too few."""
         versions = self._listed.get(name) or VERSIONS
         version = versions[self._turns[name] % len(versions)] if self._versioned else ""
         self._number += 1
-        self._asked[self._number] = Asked(name, now)
-        text = command(name, self._number, version, self._completion, payload)
+        self._asked[self._number] = Asked(name, now, within)
+        text = command(name, self._number, version, within or self._completion, payload)
         self.outgoing += record("t", self.uri, text)
         self._transcript.sent(f"{self._label}: {name} #{self._number}")
+        return self._number
 
     def opened(self, now: float) -> None:
         """The port says that the connection stands, so what waited for it is sent only now."""
@@ -116,13 +141,15 @@ class Connection:
             self._transcript.heard(f"{self._label}: something that is no XFS4IoT message")
             self._doubt()
             return None
-        code = f" ({message.code})" if message.code else ""
+        asked = self._asked.get(message.request_id)
+        # What answers a key command may hold in any field what the command held.
+        said = "refused" if asked is not None and asked.name in KEY_COMMANDS else message.code
+        code = f" ({said})" if message.code else ""
         number = f" #{message.request_id}" if message.request_id else ""
         self._transcript.heard(f"{self._label}: {message.kind} {message.name}{number}{code}")
         if message.kind == "event" and message.request_id == 0:
             self.doubtful = 0
             return message
-        asked = self._asked.get(message.request_id)
         if asked is None or (message.kind != "event" and message.name.lower() != asked.name.lower()):
             self._doubt()
             return None
@@ -139,6 +166,8 @@ class Connection:
                 what = "sent, as the connection does not open"
             elif not asked.acknowledged:
                 limit, what = self._acknowledge, "acknowledged"
+            elif asked.within:
+                limit = asked.within + GRACE
             elif asked.name in QUEUED:
                 limit = QUEUE_TIME
             if now - asked.at > limit:
@@ -159,7 +188,7 @@ class Connection:
         if message.kind == "completion" and not asked.acknowledged:
             self._doubt()  # the acknowledge was lost, or comes when it is of no use any more
         del self._asked[message.request_id]
-        if message.code in OUR_FAULT:
+        if message.code in OUR_FAULT and asked.name not in KEY_COMMANDS:
             self._turns[asked.name] += 1
             self._versioned = True
         return replace(message, name=asked.name)

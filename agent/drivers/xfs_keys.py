@@ -1,7 +1,7 @@
 """This file knows what may be told of keys in an encryptor: names, whether they are loaded, what they are for.
 
 Source: XFS4IoT release 2024-3 and 2021-1, KeyManagement.GetKeyDetail. Check values, key blocks and whatever else
-stands in an answer are not even looked at, and no other command of KeyManagement is ever sent.
+stands in an answer are not even looked at here. What loads keys stands in xfs_keyloading.py.
 """
 
 from collections.abc import Mapping

@@ -31,7 +31,11 @@ NO_NUMBER = float("nan")
 NAME = re.compile(r"[A-Za-z]{1,64}\.[A-Za-z]{1,64}")
 ACCEPTED = ("", "ok", "success")
 CODES = {"authorisationRequired": "authorizationRequired"}
-LONG_NUMBER = re.compile(r"\d{12,}")
+LONG_NUMBER = re.compile(r"\d{12,}|[0-9A-Fa-f]{16,}")
+"""What could be a card number, or a key in hex."""
+
+CODED = re.compile(r"(?=(?:[A-Za-z+/]*\d){3})(?=[a-z0-9+/]*[A-Z])[A-Za-z0-9+/]{24,}={0,2}")
+"""What could be a key in Base64, or a key block."""
 
 Leaf = str | int | float | bool | None
 
@@ -147,13 +151,13 @@ def printable(text: Any, most: int = 64) -> str:
 
 
 def clean(text: Any, most: int = 120) -> str:
-    """The same, without what could be a card number: for words and free text, not for serial numbers."""
-    return LONG_NUMBER.sub("(long number)", printable(text, 2 * most))[:most]
+    """The same, without what could be a card number or a key: for words and free text, not for serial numbers."""
+    return CODED.sub("(coded)", LONG_NUMBER.sub("(long number)", printable(text, 2 * most)))[:most]
 
 
 def segment(text: str) -> str:
     """A stranger's name as it may be part of a point's name or of a vendor's word."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", LONG_NUMBER.sub("_", text[:64]))[:32] or "_"
+    return re.sub(r"[^A-Za-z0-9_-]", "_", CODED.sub("_", LONG_NUMBER.sub("_", text[:64])))[:32] or "_"
 
 
 class Names:

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 from agent.drivers.transcript import Transcript
 from agent.drivers.xfs_connection import (
     CAPABILITIES,
+    COMMANDS,
+    KEY_COMMANDS,
     KEYS,
     OUR_FAULT,
     REGISTER,
@@ -20,11 +22,12 @@ from agent.drivers.xfs_connection import (
     Connection,
     versions_of,
 )
+from agent.drivers.xfs_keyloading import KeyLoading
 from agent.drivers.xfs_keys import Keys, misused
 from agent.drivers.xfs_messages import Message, Names, clean, member, printable
 from agent.drivers.xfs_status import readings, registration, told, word
 from agent.drivers.xfs_storage import Storage
-from agent.model import Reading
+from agent.model import Operation, Outcome, Reading
 
 IDENTITY_EVERY = 120.0
 RETRY = 3.0
@@ -86,9 +89,12 @@ class Service:
     """One configured service. It has a `uri` as soon as a publisher lists it.
 
     paper  XFS4IoT's paper source -> our name for it
+    keys   whether key operations may be done with it
     """
 
-    def __init__(self, paper: Mapping[str, str], timing: XfsLineOptions, transcript: Transcript) -> None:
+    def __init__(
+        self, paper: Mapping[str, str], timing: XfsLineOptions, transcript: Transcript, keys: bool = False
+    ) -> None:
         self.uri = ""
         self._paper = {source.lower(): name for source, name in paper.items()}
         self._timing = timing
@@ -109,6 +115,8 @@ class Service:
         self._newer: set[str] = set()
         self._names = Names(MOST_NAMES)
         self._keys = Keys()
+        self._loading = KeyLoading()
+        self._commands = (*COMMANDS, *KEY_COMMANDS) if keys else COMMANDS
         self._storage = Storage()
         self._error: Reading | None = None
         self._was_online = True
@@ -131,6 +139,14 @@ class Service:
             self._connection.outgoing = b""
         return data
 
+    def perform(self, operation: Operation, now: float) -> None:
+        """Begin a key operation."""
+        self._loading.begin(operation, self._connection, now)
+
+    def outcomes(self) -> list[Outcome]:
+        """The key operations that have ended since the last call."""
+        return self._loading.outcomes()
+
     def opened(self, now: float) -> None:
         """The port has opened the connection."""
         if self._connection is not None:
@@ -140,8 +156,8 @@ class Service:
         """The port has lost the connection, or cannot open it."""
         if self._connection is None:
             return []  # our own hanging up
-        self._end(now)
         why = f"the service {self.uri} does not hold the connection: {reason or 'it was closed'}"
+        self._end(now, why)
         return [Reading("link.state", "silent", now, raw=why)]
 
     def tick(self, now: float) -> list[Reading]:
@@ -156,12 +172,14 @@ class Service:
         state, why = connection.trouble(now)
         if state:
             connection.hang_up()
-            self._end(now)
+            self._end(now, why)
             return [Reading("link.state", state, now, raw=why)]
+        self._loading.tick(connection, now)
         every = self._every | ({} if connection.can(STATUS) else {CAPABILITIES: self._timing.poll})
         for name, interval in every.items():
             due = min(self._soon.get(name, float("inf")), self._asked_at.get(name, NEVER) + interval)
-            if now >= due and connection.can(name) and not connection.waits_for(name):
+            held = name == KEYS and self._loading.busy  # an answer would have to wait for the person at the pad
+            if now >= due and connection.can(name) and not connection.waits_for(name) and not held:
                 self._soon.pop(name, None)
                 self._asked_at[name] = now
                 connection.ask(name, now)
@@ -177,29 +195,35 @@ class Service:
         message = connection.take(text) if connection else None
         if connection is None or message is None:
             return []
+        about_key = self._loading.owns(message)
+        if about_key:
+            self._loading.take(message, connection, now)
         if message.kind == "event":
             return self._event(message, now)
         said: list[Reading] = []
         if message.code == "invalidRequestID":
             connection.hang_up()
-            self._end(now)
+            self._end(now, f"{self.uri} does not take the number of a request")
         elif message.code in OUR_FAULT:
             self._hurry(message.name)  # another version of the same command
         elif not message.code:
             said = self._answer(connection, message, now)
         # Who tells what it can do, and breaks off at its status over and over, does not answer.
         self._answers |= message.name == STATUS or not connection.can(STATUS)
-        raw = f"{message.name}: {message.code}" if message.code else ""
+        raw = f"{message.name}: {message.code}" if message.code and not about_key else ""
         return [Reading("link.state", "up", now, raw=raw), *said] if self._answers else said
 
     def _begin(self) -> None:
         timing = self._timing
-        self._connection = Connection(self.uri, timing.acknowledge, timing.completion, self._transcript)
+        self._connection = Connection(
+            self.uri, timing.acknowledge, timing.completion, self._transcript, self._commands
+        )
         self._registered = self._answers = False
         self._soon.clear()
         self._asked_at.clear()
 
-    def _end(self, now: float) -> None:
+    def _end(self, now: float, why: str) -> None:
+        self._loading.lost(why, now)
         self._left = self.outgoing()
         self._bad_before, self._connection = self.bad, None
         self._retry_at = now + RETRY
@@ -213,6 +237,7 @@ class Service:
         name, payload = message.name, message.payload
         if name == CAPABILITIES:
             connection.learn(_commands(payload.get("interfaces")))
+            self._loading.learn(payload)
             return _identity(payload, now)
         if name == STATUS:
             if connection.can(REGISTER) and not self._registered and (sensors := registration(payload)):

@@ -1,0 +1,138 @@
+"""This file knows what a command does when it is given a component: refuse, wipe, tell the agent, tell the people.
+
+A component belongs on the EPP's own keypad. What was typed into this computer stands in a history or on a screen by
+now, so it is spoiled, whatever becomes of it here. The value is repeated nowhere: not in the sentence, not in a
+traceback, not in what the agent is told.
+"""
+
+import os
+import re
+import sys
+import termios
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from string import hexdigits
+
+from agent.cli import asking
+from agent.crypto.orders import looks_like_key
+from agent.errors import ControlError, TillwireError
+
+LONGEST = 10
+"""Hex digits in a row that a command takes; a check value has no more."""
+KEY = 16
+"""Hex digits of the shortest key, or component."""
+PATIENCE = 10.0
+"""Seconds to wait for the agent: the people must be told in any case."""
+GUARDED = frozenset({"keys", "accounts"})
+_ROW = re.compile(rf"[0-9A-Fa-f]{{{LONGEST + 1},}}")
+_WORD = re.compile(r"[^\W_]+")
+_HEX_WORD = re.compile(r"(?:0x)?([0-9a-f]+)", re.I)
+_DIGEST = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{64}(?![0-9A-Za-z])")
+
+KNOWS = (
+    "The agent has noted it, without its value; a ceremony that was running is stopped.",
+    "终端代理已记录此事（不含其值）；正在进行的密钥操作已中止。",
+)
+DOES_NOT_KNOW = (
+    "The agent could not be told: stop a running ceremony (`tillwire keys abort`), and report it yourselves.",
+    "未能通知终端代理：如有密钥操作正在进行，请中止（tillwire keys abort），并自行上报。",
+)
+SPOILED = (
+    "that looks like a component of a key, and it was not asked for here: it is spoiled, whole or not. Both of you:"
+    " clear the history of the shell and this screen, destroy the envelope, ask for a new order.",
+    "输入内容疑似密钥分量，此处不得输入：无论是否完整，该分量作废。请两位：清除命令行历史记录和屏幕，销毁信封，申请新的密钥指令。",
+)
+
+
+class Exposed(ControlError):
+    """Somebody gave a component to a command; the agent was told, if it answers."""
+
+
+def is_exposed(text: str) -> bool:
+    """Whether a text may hold a key or a component.
+
+    That is: more than 10 hex digits in a row, or 16 when all are decimal, because a host's reference number may
+    have 12 (the agent refuses it, and spoils nothing); 16 or more in equal groups (`looks_like_key`); 16 or more in
+    words that are nothing but hex digits, whatever stands between them, and in what is glued to the first and last.
+    """
+    plain = unicodedata.normalize("NFKC", text)
+    rows = _ROW.findall(plain)
+    if any(len(row) >= KEY or not row.isdecimal() for row in rows) or looks_like_key(plain):
+        return True
+    digits = 0
+    for word in _WORD.findall(plain):
+        found = _HEX_WORD.fullmatch(word)
+        before = len(found[1]) if found else len(word) - len(word.lstrip(hexdigits))
+        if digits + before >= KEY:
+            return True
+        digits = digits + before if found else len(word) - len(word.rstrip(hexdigits))
+    return False
+
+
+def is_exposed_file(text: str) -> bool:
+    """The same for a file that should be an order: a SHA-256 may stand in it, nothing else of that kind."""
+    return looks_like_key(_DIGEST.sub(" . ", text))
+
+
+def guard(words: Sequence[str]) -> None:
+    """Raise Exposed when a component stands in the words of a command about keys or accounts.
+
+    To be called before anything parses them: a parser repeats the word that it does not like.
+    """
+    if GUARDED & set(words) and is_exposed(" ".join(words)):
+        socket, config = _given(words, "--socket"), _given(words, "--config")
+        _hide_words()
+        raise declared("argv", socket, config)
+
+
+def declared(where: str, socket: Path | None = None, config: Path | None = None) -> Exposed:
+    """Declare a component spoiled; returns what to raise. where: argv, prompt or file."""
+    try:
+        path = asking.find_socket(socket, config)
+        request = {"do": "keys", "act": "exposed", "where": where}
+        told = next(asking.ask(path, request, PATIENCE), None) is not None
+    except TillwireError:
+        told = False
+    finally:
+        _forget_typed()  # at the end: a long paste takes its time to arrive
+    then = KNOWS if told else DOES_NOT_KNOW
+    return Exposed("\n".join(f"{what} {how}" for what, how in zip(SPOILED, then, strict=True)), 1)
+
+
+def _given(words: Sequence[str], option: str) -> Path | None:
+    """The path given with an option, if it is not itself the component."""
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, equals, text = word.partition("=")
+        path = text if equals else after
+        if name == option and path and not is_exposed(path):
+            return Path(path)
+    return None
+
+
+def _forget_typed() -> None:
+    """Throw away what was typed ahead: the rest of a paste must not reach the shell, and with it a history."""
+    try:
+        tty = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        termios.tcflush(tty, termios.TCIFLUSH)
+    except termios.error:
+        pass  # the terminal is gone, and its queue with it
+    finally:
+        os.close(tty)
+
+
+def _hide_words() -> None:
+    """Overwrite the command line where `ps` reads it. proc(5), /proc/PID/stat: arg_start and arg_end."""
+    del sys.argv[1:], sys.orig_argv[1:]
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+    except (OSError, ValueError, IndexError):
+        return
+    if 0 < start < end:
+        import ctypes
+
+        ctypes.memset(start, 0, end - start)

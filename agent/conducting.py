@@ -1,0 +1,344 @@
+"""This file knows how key ceremonies run in a live agent: one thread that owns the ceremony and carries out what
+it says. agent/keyguard.py beside it looks at the slots while no ceremony runs.
+
+Rows and questions go to the core's queue in their order, and the core makes rows durable before it hands a
+question on; so nothing is asked of the EPP that the ledger does not know. What an abort asks first (delete the
+slot) does not wait for that: it goes to the link at once, also when the disk is full.
+
+After a start in the middle of a ceremony nothing is done before the EPP has told its serial number; then the slot
+is deleted. Key blocks lie in this object's memory only.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from agent.crypto.ceremony import Ceremony
+from agent.crypto.holdings import KIND, Holdings, Row, fold
+from agent.crypto.orders import Order, Site
+from agent.crypto.phrases import CAUSES
+from agent.crypto.secret import wipe
+from agent.crypto.steps import (
+    Action,
+    Alarm,
+    Answer,
+    Ask,
+    Event,
+    Forget,
+    Opened,
+    Record,
+    State,
+    Surroundings,
+    Tell,
+    Tick,
+    Trouble,
+    WrongLogin,
+    row,
+)
+from agent.errors import ControlError, TillwireError
+from agent.keyguard import KeyGuard
+from agent.keytable import Keys
+from agent.model import Heard, Note, Operation, Outcome
+from agent.surroundings import Watched
+
+BY = "ceremony"
+"""Who asks, in the operations of a ceremony."""
+TURN = 0.25
+"""Seconds between two looks at the clock."""
+ENDED = frozenset({State.CLOSED, State.ABORTED})
+IDLE = ENDED | {State.IDLE}
+QUIET = IDLE | {State.DESTROY, State.RECEIPT}
+"""States in which nothing is asked of the EPP, so its slots may be looked at: people may take long to sign, and
+after a restart nobody is served before a look."""
+WAITING = frozenset(
+    {State.LOOKING, State.CLEARING, State.ENTERING, State.LOADING, State.ACTIVE, State.ERASING, State.ABORTING}
+)
+"""States in which people have nothing to do but to wait."""
+
+_STEPS = frozenset(state.value for state in State)
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Conducting:
+    """The conductor of one terminal.
+
+    rows     what the store keeps of earlier ceremonies
+    put      takes rows and questions for the core, in order
+    perform  asks the EPP at once
+    counters the SHA-256 (hex) of the cash counters as they stand
+    version  of this software
+    """
+
+    def __init__(
+        self,
+        table: Keys,
+        terminal: str,
+        rows: Iterable[Row],
+        put: Callable[[Heard | Operation | Note], None],
+        perform: Callable[[Operation], None],
+        counters: Callable[[], str],
+        stop: threading.Event,
+        version: str = "",
+    ) -> None:
+        self.table, self._terminal, self._version = table, terminal, version
+        self._put, self._perform, self._counters, self._stop = put, perform, counters, stop
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._watched = Watched(table.epp, table.conditions)
+        self.guard = KeyGuard(table, terminal, put, perform)
+        self.rows: list[Row] = [kept for kept in rows if kept.get("kind") == KIND]
+        self._blocks: dict[str, bytearray] = {}
+        self._deferred: deque[Operation] = deque()
+        self._around: tuple[bool, bool, bool] | None = None
+        self._trouble = ""
+        self._looked_at = self._watched.identity
+        self.resuming = False
+        self.told: deque[tuple[int, Tell]] = deque(maxlen=100)
+        self.news = threading.Condition()
+        self._number = 0
+        self.ceremony = self._fresh()
+
+    # What other threads may call.
+
+    def heard(self, heard: Heard) -> Heard:
+        """What a link has heard, on its way to the core; returned without the answers to our own looks."""
+        if not self._watched.wants(heard.device):
+            return heard
+        self._inbox.put(lambda: self._take(heard))
+        rest = tuple(item for item in heard.items if not (isinstance(item, Outcome) and self.guard.asked(item)))
+        return replace(heard, items=rest)
+
+    def call(self, what: Callable[[], T], patience: float = 30.0) -> T:
+        """Have something done in this object's thread; its result or its exception."""
+        future: Future[T] = Future()
+
+        def task() -> None:
+            if not future.set_running_or_notify_cancel():
+                return  # who asked was told that nothing came of it
+            try:
+                future.set_result(what())
+            except TillwireError as error:
+                future.set_exception(error)
+            except BaseException:
+                future.set_exception(ControlError("the agent met a bug of its own: see `journalctl -u tillwire`"))
+                raise
+
+        self._inbox.put(task)
+        try:
+            return future.result(patience)
+        except TimeoutError:
+            future.cancel()
+            raise ControlError("the conductor of key ceremonies does not answer: see `tillwire diagnose`") from None
+
+    def withdrawn(self, operation: Operation) -> bool:
+        """Whether a ceremony has given up a question that waited for its row: asked late, it would build the slot
+        again after its deletion. As long as it is not given up, no deletion before its answer counts."""
+        return operation.by == BY and not self.ceremony.awaits(operation.id)
+
+    def since(self, last: int, patience: float) -> tuple[bool, list[tuple[int, Tell]]]:
+        """Whether all is settled, and what was told after number `last`; waits so many seconds for either."""
+        with self.news:
+            self.news.wait_for(lambda: self.settled or self._number > last, patience)
+            return self.settled, [told for told in self.told if told[0] > last]
+
+    def run(self) -> None:
+        """Conduct until `stop` is set."""
+        self.resuming = bool(self.held().running)
+        self.ceremony = self._fresh()
+        while not self._stop.is_set():
+            self.drain(TURN)
+            self.turn(time.monotonic())
+
+    # What runs in the own thread.
+
+    def drain(self, patience: float = 0.0) -> None:
+        """Do what other threads have brought; wait so many seconds for the first of it."""
+        try:
+            self._inbox.get(timeout=patience)()
+            while True:
+                self._inbox.get_nowait()()
+        except queue.Empty:
+            pass
+
+    @property
+    def settled(self) -> bool:
+        """Whether people have to act, or nobody has."""
+        return self.ceremony.stuck or not (self.resuming or self.ceremony.state in WAITING)
+
+    @property
+    def serial(self) -> str:
+        """The serial number that the EPP has told last."""
+        return self._watched.serial
+
+    def service(self) -> tuple[str, str]:
+        """Whether the keys let the terminal serve customers: ok, ceremony, stopped, unknown; and why."""
+        if self.resuming or self.ceremony.out_of_service:
+            return "ceremony", "a key ceremony is under way, or its slot is not deleted yet"
+        if self._watched.opened(time.monotonic()):
+            return "stopped", CAUSES["tamper"].en
+        return self.guard.service()
+
+    def lacking(self) -> list[str]:
+        """What is not as it must be for a ceremony."""
+        return self._watched.lacking(time.monotonic())
+
+    def open(self, order: Order, signers: tuple[str, ...], digest: str, trusted: int) -> None:
+        """Carry out an order. A ceremony that is running is stopped by that."""
+        if self.resuming:
+            raise ControlError("the last ceremony was cut short and its slot is not deleted yet: wait", 1)
+        if self.ceremony.state in IDLE:
+            # Not begun: an order that was opened is used up.
+            if trouble := self._watched.trouble(time.monotonic()):
+                raise ControlError(f"no ceremony can begin: {CAUSES[trouble].en}", 1)
+            self.guard.give_way()
+            self.ceremony = self._fresh()
+            self._around, self._trouble = None, ""
+            self._look_around(time.monotonic())
+        self.handle(Opened(order, signers, digest, wall_ms(), trusted))
+        self._look_around(time.monotonic())
+
+    def handle(self, event: Event) -> list[Tell]:
+        """Give an event to the ceremony; what it tells at once."""
+        before = self.ceremony.state
+        late = before in ENDED and isinstance(event, Trouble | WrongLogin)
+        # What happens after the end of a ceremony is not its own, and is a row all the same.
+        ceremony = self._fresh() if late else self.ceremony
+        tells = self._carry(ceremony.handle(event, time.monotonic()))
+        if self.ceremony.state in IDLE and before not in IDLE:
+            self.guard.look()
+        return tells
+
+    def offer(self, digest: str, block: bytes) -> None:
+        """Keep a key block until the ceremony forgets it."""
+        wipe(self._blocks.get(digest, bytearray()))
+        self._blocks[digest] = bytearray(block)
+
+    def record(self, event: str, **fields: Any) -> None:
+        """Write a row that belongs to no running ceremony."""
+        self._carry([Record(row(event, terminal=self._terminal, serial=self.serial, **fields))])
+
+    def turn(self, now: float) -> None:
+        """What the clock and the surroundings ask for."""
+        if self.resuming:
+            self._resume(now)
+        self._look_around(now)
+        if self.ceremony.state not in IDLE:
+            self.handle(Tick())
+        self._ask_deferred()
+        if self._watched.identity != self._looked_at:
+            self._looked_at = self._watched.identity
+            self.guard.look()
+        quiet = self.ceremony.state in QUIET and not self.resuming
+        if quiet and self.serial and self._watched.answers(now):
+            findings = self.guard.turn(now, wall_ms(), self.serial, self._watched.slots, self.held)
+            self._carry([Record(found) for found in findings])
+        self.guard.say(now, *self.service())
+
+    def held(self) -> Holdings:
+        """What the ledger says of keys now."""
+        return fold(self.rows)
+
+    def _fresh(self) -> Ceremony:
+        return Ceremony(self._site(), self.held())
+
+    def _site(self) -> Site:
+        return Site(self._terminal, self.serial, self.table.hierarchy == "test")
+
+    def _take(self, heard: Heard) -> None:
+        self._watched.take(heard)
+        for item in heard.items:
+            if isinstance(item, Outcome) and not self.guard.take(item):
+                self.handle(Answer(item.operation, item.result, item.raw, item.facts))
+        self._ask_deferred()
+
+    def _ask_deferred(self) -> None:
+        """Ask what had to wait for the answer to a look: the EPP does one thing at a time."""
+        while self._deferred and not self.guard.pending(time.monotonic()):
+            self._put(self._deferred.popleft())
+
+    def _resume(self, now: float) -> None:
+        if not (self.serial and self._watched.answers(now)):
+            return
+        held = self.held()
+        self.ceremony, actions = Ceremony.resume(self._site(), held, held.running, now)
+        self.resuming = False
+        self._around, self._trouble = None, ""
+        self._carry(actions)
+
+    def _look_around(self, now: float) -> None:
+        """Tell the ceremony how things stand, at first and at every change."""
+        if self.ceremony.state in ENDED:
+            return
+        stands = self._watched.stands
+        around = stands("maintenance", now), stands("stopped", now), stands("doors", now)
+        if around != self._around:
+            self._around = around
+            # Counted only where it counts: a store that cannot be read must not keep a door from being told.
+            self.handle(Surroundings(*around, self._counters() if all(around) else ""))
+        if self.ceremony.state is State.IDLE:
+            return
+        trouble = self._watched.trouble(now)
+        if self.serial != self.ceremony.order.epp_serial and not trouble:
+            trouble = "serial_changed"
+        if trouble != self._trouble:
+            self._trouble = trouble
+            if trouble:
+                self.handle(Trouble(trouble))
+            else:
+                self.ceremony.hasten()
+
+    def _carry(self, actions: list[Action]) -> list[Tell]:
+        written = False
+        tells: list[Tell] = []
+        for action in actions:
+            match action:
+                case Record(new):
+                    written = True
+                    if new["event"] == "opened":
+                        new = {**new, "software": self._version, "utc_offset": self.table.utc_offset}
+                    self.rows.append({**new, "at": wall_ms()})
+                    self._put(Note(KIND, {name: value for name, value in new.items() if name != "kind"}))
+                case Ask():
+                    self._ask(action, at_once=not written)
+                case Tell():
+                    tells.append(action)
+                case Alarm():
+                    log.warning("keys: %s", action.en)
+                case Forget(digest) if digest in self._blocks:
+                    wipe(self._blocks.pop(digest))
+        steps_told = [tell for tell in tells if tell.word in _STEPS]
+        # Of steps that were passed at once people see only the last.
+        tells = [tell for tell in tells if tell not in steps_told[:-1]]
+        self._tell(tells)
+        return tells
+
+    def _ask(self, ask: Ask, *, at_once: bool) -> None:
+        opaque = bytes(self._blocks.get(ask.block, b""))
+        operation = Operation(ask.id, self.table.epp, ask.verb, BY, dict(ask.arguments), opaque)
+        if at_once:
+            self._perform(operation)
+            told = {"device": operation.device, "id": operation.id, "verb": operation.verb, "by": operation.by}
+            self._put(Note("operation", {**told, "arguments": dict(operation.arguments)}))
+        elif self.guard.pending(time.monotonic()):
+            self._deferred.append(operation)
+        else:
+            self._put(operation)
+
+    def _tell(self, tells: Iterable[Tell]) -> None:
+        with self.news:
+            for tell in tells:
+                self._number += 1
+                self.told.append((self._number, tell))
+            self.news.notify_all()
+
+
+def wall_ms() -> int:
+    """The wall clock in milliseconds since 1970 UTC."""
+    return time.time_ns() // 1_000_000

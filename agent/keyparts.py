@@ -1,0 +1,202 @@
+"""This file knows the parts of an agent into which keys are loaded: who it is, who conducts, who answers, and what
+may be seen of all that.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any
+
+from agent.accounts import Accounts
+from agent.conducting import IDLE, Conducting, wall_ms
+from agent.config import Config
+from agent.crypto import receipts
+from agent.crypto.guards import due
+from agent.crypto.holdings import Holdings, Slot
+from agent.crypto.phrases import STEPS
+from agent.crypto.sealing import Mark
+from agent.crypto.steps import Tell
+from agent.errors import ControlError, CryptoError
+from agent.identity import Identity, open_identity
+from agent.keydesk import KeyDesk, waiting_orders
+from agent.keytable import Keys, keyring
+from agent.model import Fence, Heard, Note, Operation
+from agent.store import Store
+
+CASH = ("cassette.", "reject.", "acceptor.", "cashbox.", "retain.")
+"""Beginnings of the points whose values a ceremony writes down, as a digest, before it begins."""
+
+
+class KeyParts:
+    """Everything about keys in one agent. Raises ConfigError when the signers' file is not good."""
+
+    def __init__(
+        self,
+        config: Config,
+        table: Keys,
+        store: Store,
+        accounts: Accounts,
+        put: Callable[[Heard | Operation | Note | Fence], None],
+        perform: Callable[[Operation], None],
+        stop: threading.Event,
+    ) -> None:
+        self._table, self._store = table, store
+        self._terminal = config.terminal.id
+        reader = store.reader()
+        kept = reader.kept()
+        reader.close()
+        self.identity = self._who(config, kept, put)
+        self.conducting = Conducting(
+            table, self._terminal, kept, put, perform, self._counters, stop, metadata.version("tillwire")
+        )
+        level = self.identity.mark.level if self.identity.mark else "none"
+        self.conducting.guard.sealing = (level, "; ".join(self.identity.passed_over) or self.identity.why)
+        ring = keyring(table.signers)
+
+        def fence() -> threading.Event:
+            reached = threading.Event()
+            put(Fence(reached.set))
+            return reached
+
+        self.desk = KeyDesk(
+            self._terminal, self.conducting, accounts, ring, self._newest, self._receipt, self._status, fence
+        )
+
+    def _who(self, config: Config, kept: list[dict[str, Any]], put: Callable[[Note], None]) -> Identity:
+        """The signing key; a new mark of the sealed file becomes a row, so that an older file is told next time."""
+        marks = [Mark(row["level"], row["generation"]) for row in kept if row["kind"] == "sealed"]
+        expected = marks[-1] if marks else None
+        found = open_identity(config.terminal.data, self._terminal, expected)
+        if found.mark is not None and found.mark != expected:
+            put(Note("sealed", {"level": found.mark.level, "generation": found.mark.generation}))
+        return found
+
+    def _counters(self) -> str:
+        """SHA-256 (hex) of the cash counters as the store has them."""
+        reader = self._store.reader()
+        try:
+            points = [[p.device, p.point, p.value] for p in reader.points() if p.point.startswith(CASH)]
+        finally:
+            reader.close()
+        return hashlib.sha256(json.dumps(points, sort_keys=True).encode()).hexdigest()
+
+    def _newest(self) -> int:
+        """The wall clock of the newest row, ms; 0 when there is none."""
+        reader = self._store.reader()
+        try:
+            rows = reader.rows(reader.head()[0] - 1, 1)
+        finally:
+            reader.close()
+        return int(json.loads(rows[0][1])["at"]) if rows else 0
+
+    def _receipt(self, named: str) -> tuple[str, str, str]:
+        """Order, text and digest of a receipt. Raises ControlError."""
+        if self.identity.key is None:
+            raise ControlError(f"no receipt can be signed: {self.identity.why}")
+        reader = self._store.reader()
+        try:
+            kept = [row for row in reader.kept() if row["kind"] == "ceremony" and row.get("order")]
+            ended = [row["order"] for row in kept if row["event"] in ("aborted", "signed", "closed")]
+            if not ended or (named and named not in ended):
+                which = f"the order {named}" if named else "any order"
+                raise ControlError(f"{which} has not come to an end: `tillwire keys status` tells the next step", 1)
+            order = named or ended[-1]
+            rows = receipts.of_order(kept, order)
+            # As it was when the order was opened: whenever the receipt is asked for again, it is the same text.
+            opened: Mapping[str, Any] = next((row for row in rows if row["event"] == "opened"), {})
+            seq, offset = int(rows[-1]["seq"]), int(opened.get("utc_offset", self._table.utc_offset))
+            head = receipts.Head(
+                reader.epoch, seq, reader.hash_at(seq).hex(), str(opened.get("software", "")), offset
+            )
+        finally:
+            reader.close()
+        try:
+            text = receipts.issue(receipts.facts(rows, head), self.identity.key)
+        except CryptoError as error:
+            raise ControlError(f"there is no receipt of {order} yet: {error}", 1) from error
+        return order, text, hashlib.sha256(text.encode()).hexdigest()
+
+    def _status(self) -> dict[str, Any]:
+        return self.conducting.call(self._seen)
+
+    def _seen(self) -> dict[str, Any]:
+        """Everything that may be seen. In the conductor's thread."""
+        conducting, held = self.conducting, self.conducting.held()
+        ceremony, identity = conducting.ceremony, self.identity
+        running = ceremony.state not in IDLE
+        step, (service, why) = ceremony.next_step(), conducting.service()
+        waiting = waiting_orders(conducting)
+        if waiting and not running:
+            step = Tell("waiting", *STEPS["waiting"].filled(order=waiting[0]["order"]))
+        return {
+            "epp": self._table.epp,
+            "serial": conducting.serial,
+            "hierarchy": self._table.hierarchy,
+            "public_key": identity.key.public.pem if identity.key else "",
+            "key_id": identity.key.public.id if identity.key else "",
+            "sealing": _sealing(identity),
+            "service": service,
+            "why": why,
+            "state": "resuming" if conducting.resuming else ceremony.state.value,
+            "step": {"word": step.word, "en": step.en, "zh": step.zh},
+            "order": ceremony.order.document() if running else None,
+            "people": ceremony.people() if running else [],
+            "part": ceremony.part if running else 0,
+            "lacking": conducting.lacking(),
+            "slots": self._slots(held),
+            "findings": [
+                {"word": found.word, "slot": found.slot, "critical": found.critical, "en": found.en, "zh": found.zh}
+                for found in conducting.guard.findings
+            ],
+            "orders": [self._order(row, held) for row in waiting],
+            "ended": [
+                {"order": row["order"], "result": row["event"], "at": row.get("at", 0)}
+                for row in conducting.rows
+                if row["event"] in ("closed", "aborted")
+            ],
+        }
+
+    def _slots(self, held: Holdings) -> list[dict[str, Any]]:
+        seen, out = self.conducting.guard.seen or {}, []
+        for slot in sorted({*held.slots, *seen}):
+            key = held.slots.get(slot, Slot("missing"))
+            there = seen.get(slot)
+            kcv = key.kcv or (there.kcv if there else None)
+            out.append(
+                {
+                    "slot": slot,
+                    "state": key.state,
+                    "seen": there.state if there else "",
+                    "kcv": str(kcv) if kcv else "",
+                    "usage": key.usage or (there.usage if there else ""),
+                    "version": key.version,
+                    "since": key.since,
+                }
+            )
+        return out
+
+    def _order(self, row: Mapping[str, Any], held: Holdings) -> dict[str, Any]:
+        document, received = row["document"], int(row.get("at", 0))
+        by = due(received, 2, self._table.utc_offset) if document["kind"] != "destroy" else document["not_after"]
+        return {
+            "order": row["order"],
+            "kind": document["kind"],
+            "slot": document["slot"],
+            "kcv": document["kcv"],
+            "not_after": document["not_after"],
+            "received": received,
+            "due": min(by, document["not_after"]),
+            "late": wall_ms() > by,
+        }
+
+
+def _sealing(identity: Identity) -> dict[str, Any]:
+    if identity.mark is None:
+        return {"error": identity.why}
+    return {
+        "level": identity.mark.level,
+        "generation": identity.mark.generation,
+        "passed_over": list(identity.passed_over),
+    }

@@ -1,0 +1,73 @@
+"""This file knows one look at all key slots of the EPP: which are asked, one at a time, and what was seen.
+
+An unanswered question makes the look worthless, and so does a device that refuses all: then nothing is judged, and
+it is looked again. A slot of which the device refuses to speak while it speaks of others is left out.
+"""
+
+from collections.abc import Iterable
+
+from agent.crypto.asking import believed, parsed
+from agent.crypto.guards import Seen
+from agent.crypto.steps import Answer
+from agent.model import Outcome
+
+HOURLY, AGAIN, PATIENCE = 3600.0, 60.0, 120.0
+"""Seconds between two looks; before the next try after a worthless one; for one answer."""
+
+
+class Survey:
+    """One look. `name` makes its questions unique. cmac: slots of keys whose check values are by CMAC."""
+
+    def __init__(self, name: str, slots: Iterable[str], cmac: Iterable[str] = ()) -> None:
+        self.name = name
+        self._cmac = frozenset(cmac)
+        self._rest = sorted(set(slots))
+        self._asked = ""
+        self._until = 0.0
+        self.seen: dict[str, Seen] = {}
+        self.silent: list[str] = []
+        """Slots of which the device does not speak."""
+        self.failed = False
+
+    @property
+    def done(self) -> bool:
+        """Whether every slot was asked, or the look is worthless."""
+        return self.failed or not (self._rest or self._asked)
+
+    @property
+    def good(self) -> bool:
+        """Whether it can be judged."""
+        return self.done and not self.failed and (bool(self.seen) or not self.silent)
+
+    def next(self, now: float) -> str:
+        """The slot that is to be asked now, or nothing; the question's id is `id_of` it."""
+        if self._asked and now >= self._until:
+            self.failed = True
+        if self.done or self._asked:
+            return ""
+        self._asked, self._until = self._rest.pop(0), now + PATIENCE
+        return self._asked
+
+    def pending(self, now: float) -> bool:
+        """Whether an answer is still to come."""
+        return bool(self._asked) and now < self._until
+
+    def id_of(self, slot: str) -> str:
+        """The id of the question about a slot."""
+        return f"{self.name}.{slot}"
+
+    def take(self, outcome: Outcome) -> bool:
+        """Take an answer; whether it was one to this look."""
+        if not self._asked or outcome.operation != self.id_of(self._asked):
+            return False
+        slot, self._asked = self._asked, ""
+        answer = believed(Answer(outcome.operation, outcome.result, outcome.raw, outcome.facts))
+        state = answer.facts.get("state")
+        if outcome.result == "done" and state:
+            kcv = parsed(answer.facts.get("kcv"), "cmac" if slot in self._cmac else "zero")
+            self.seen[slot] = Seen(state, kcv, str(answer.facts.get("usage", "")))
+        elif outcome.result == "refused":
+            self.silent.append(slot)
+        else:
+            self.failed = True
+        return True
