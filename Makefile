@@ -6,13 +6,15 @@ NPM_PEERS := .npm-peers
 export CI
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup demo drill test lint docs bench lock debian-peers clean
+.PHONY: help setup demo drill test soak lint docs bench lock debian-peers clean
 
 help:
 	@echo "make demo    one simulated ATM, an agent, a broker and a subscriber, for 45 seconds"
 	@echo "             make demo ARGS=--serve leaves them running and says what to try"
 	@echo "make drill   two people practise a key ceremony, step by step; ARGS=--auto plays both"
 	@echo "make test    all checks and tests; installs the Debian packages of the peers when it may"
+	@echo "make soak    the long forms of the tests: power cuts, for ten minutes"
+	@echo "             make soak SOAK=kills kills the agent a thousand times while the broker comes and goes"
 	@echo "make bench   the figures that README quotes"
 	@echo "make docs    write docs/points.md and docs/asyncapi.yaml again"
 	@echo "make lock    write the lock files again"
@@ -53,6 +55,9 @@ lint: setup
 
 test: setup $(PEERS)/installed debian-peers $(NPM_PEERS)/installed lint
 	$(BIN)/pytest $(ARGS)
+
+soak: setup debian-peers
+	$(BIN)/python -m tests.$(or $(SOAK),powercut) $(ARGS)
 
 docs: setup
 	$(BIN)/python docs/generate.py

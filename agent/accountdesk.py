@@ -8,32 +8,31 @@
 Each change is a row of the ledger, without any password.
 """
 
-import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from agent.accounts import Accounts, WrongPassword
 from agent.errors import ControlError
 from agent.model import Note
+from agent.pasted import like_a_key
 from agent.peer import Peer
-
-KEY_LIKE = re.compile(r"[0-9A-Fa-f]{11}|(?:[0-9A-Fa-f][\s:._-]*){16}")
-"""More than 10 hex digits in a row, or as many as a component has, in groups."""
 
 
 class AccountDesk:
-    """The requests about accounts. put: takes rows for the ledger."""
+    """The requests about accounts. put: takes rows for the ledger. forgive: lets a person whose account was
+    unlocked try again in key ceremonies too, which count wrong tries by themselves; there are none without it."""
 
-    def __init__(self, accounts: Accounts, put: Callable[[Note], None]) -> None:
-        self._accounts, self._put = accounts, put
+    def __init__(
+        self, accounts: Accounts, put: Callable[[Note], None], forgive: Callable[[str], None] | None = None
+    ) -> None:
+        self._accounts, self._put, self._forgive = accounts, put, forgive
 
     def answers(self, request: Mapping[str, Any], peer: Peer) -> Iterator[dict[str, Any]]:
         """Answer one request. Raises ControlError."""
         words = {name: value for name, value in request.items() if name not in ("do", "act")}
         if not all(isinstance(value, str) for value in words.values()):
             raise ControlError("everything about an account is a text", 2)
-        if any(KEY_LIKE.search(unicodedata.normalize("NFKC", value)) for value in words.values()):
+        if any(map(like_a_key, words.values())):
             raise ControlError("nothing here takes more than 10 hex digits in a row: is that a component?", 1)
         get = {name: str(words.get(name, "")) for name in ("name", "role", "group", "password", "old", "new")}
         match act := request.get("act"):
@@ -67,6 +66,8 @@ class AccountDesk:
                 self._accounts.remove(name)
                 return self._done("removed", name, peer, f"{name} cannot log in any more")
         self._accounts.unlock(name)
+        if self._forgive is not None:
+            self._forgive(name)
         return self._done("unlocked", name, peer, f"{name} may try again")
 
     def _done(self, event: str, name: str, peer: Peer, sentence: str, **more: str) -> dict[str, Any]:

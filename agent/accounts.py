@@ -7,6 +7,7 @@ two guesses gains nothing. A first password, given by somebody else, must be cha
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -41,14 +42,16 @@ class Account:
 
 
 class Accounts:
-    """The accounts in one file. `wall` gives the wall clock in ms. Raises ControlError with a sentence.
+    """The accounts in one file. `wall` gives the wall clock in ms, `passing` monotonic seconds. Raises ControlError
+    with a sentence.
 
     One thing at a time, whoever asks: of two guesses made at once both would count as the first.
     """
 
-    def __init__(self, path: Path, wall: Callable[[], int]) -> None:
-        self._path, self._wall = path, wall
+    def __init__(self, path: Path, wall: Callable[[], int], passing: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._wall, self._passing = path, wall, passing
         self._lock = RLock()
+        self._ends: dict[str, float] = {}
         self._read: dict[str, Account] | None = None
 
     @property
@@ -79,8 +82,7 @@ class Accounts:
     def remove(self, name: str) -> None:
         with self._lock:
             self._one(name)
-            del self._people[name]
-            self._write()
+            self._write({other: person for other, person in self._people.items() if other != name})
 
     def unlock(self, name: str) -> None:
         """Let a locked person try again."""
@@ -110,16 +112,29 @@ class Accounts:
         if account is None:
             fits(password, "")  # as long as for a name that exists, so that names cannot be found out
             raise WrongPassword(WRONG)
-        if account.locked > self._wall():
-            minutes = (account.locked - self._wall()) // 60_000 + 1
+        if (left := self._left(account)) > 0:
+            minutes = int(left / 60) + 1
             raise ControlError(f"{name} is locked for {minutes} more minutes after {TRIES} wrong tries")
         wrong = account.wrong + 1 if not account.locked else 1
         tried = replace(account, wrong=wrong, locked=self._wall() + LOCKED_MS if wrong >= TRIES else 0)
         self._keep(tried)
+        self._left(tried)
         if not fits(password, account.password):
             raise WrongPassword(WRONG)
         self._keep(account := replace(account, wrong=0, locked=0))
         return account
+
+    def _left(self, account: Account) -> float:
+        """How long an account stays locked, in seconds.
+
+        While this process runs, setting the wall clock changes nothing of it. After a restart there is only the
+        wall clock, and a lock that was made while it was ahead is still no longer than others.
+        """
+        if not account.locked:
+            self._ends.pop(account.name, None)
+            return 0.0
+        by_wall = max(0, min(account.locked - self._wall(), LOCKED_MS)) / 1000
+        return self._ends.setdefault(account.name, self._passing() + by_wall) - self._passing()
 
     def _one(self, name: str) -> Account:
         if name not in self._people:
@@ -127,16 +142,16 @@ class Accounts:
         return self._people[name]
 
     def _keep(self, account: Account) -> None:
-        self._people[account.name] = account
-        self._write()
+        self._write({**self._people, account.name: account})
 
-    def _write(self) -> None:
-        """Whole or not at all, and durable before anything that follows from it."""
+    def _write(self, people: dict[str, Account]) -> None:
+        """Whole or not at all, and durable before anything that follows from it, also in memory: what could not be
+        written and was refused must not come to be with the next write."""
         part = self._path.with_suffix(".part")
         try:
             handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump([asdict(person) for person in self._people.values()], file)
+                json.dump([asdict(person) for person in people.values()], file)
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(self._path)
@@ -145,6 +160,7 @@ class Accounts:
             os.close(folder)
         except OSError as error:
             raise ControlError(f"{self._path} cannot be written ({error.strerror}): check the disk") from error
+        self._read = people
 
 
 def _load(path: Path) -> dict[str, Account]:

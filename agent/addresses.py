@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from agent.drivers import driver_class
@@ -49,6 +50,32 @@ def check_port(where: str, kind: str, port: str, baud: int | None, tls: bool) ->
         raise ConfigError(f"{where}.tls is missing: add [{where}.tls] with ca = the authority of {rest}")
     if scheme != "wss" and tls:
         raise ConfigError(f"{where}.tls: {port} does not use TLS; write wss:// or leave the table out")
+
+
+def broker_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A [broker] table with its usual port, MQTT's registered one. Raises ValueError with what would be right."""
+    if bool(table.get("host")) == bool(table.get("hosts")):
+        raise ValueError('give host = "NAME", or hosts = ["NAME:PORT", …] for several')
+    if "hosts" in table and "port" in table:
+        raise ValueError("port belongs to host; in hosts it stands behind each name, as NAME:PORT")
+    for text in table["hosts"] if isinstance(table.get("hosts"), list) else ():
+        broker_address(str(text), 0)
+    return {"port": 8883 if "tls" in table else 1883, **table}
+
+
+def broker_address(text: str, usual: int) -> tuple[str, int]:
+    """Host and port of HOST, HOST:PORT or [IPv6]:PORT; `usual` is the port where none is given.
+
+    Raises ValueError with what would be right.
+    """
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, 0
+    if not host or port == 0 or parts.netloc != text or "@" in text or text.endswith(":"):
+        raise ValueError(f"{text!r} is no broker; write HOST, HOST:PORT or [IPv6 address]:PORT")
+    return host, usual if port is None else port
 
 
 def is_loopback(host: str) -> bool:

@@ -19,29 +19,15 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from agent.crypto import steps
+from agent.crypto.asking import ENDED, QUIET, WAITING
 from agent.crypto.ceremony import Ceremony
 from agent.crypto.holdings import KIND, Holdings, Row, fold
 from agent.crypto.orders import Order, Site
-from agent.crypto.phrases import CAUSES
+from agent.crypto.phrases import CAUSES, STEPS
 from agent.crypto.secret import wipe
-from agent.crypto.steps import (
-    Action,
-    Alarm,
-    Answer,
-    Ask,
-    Event,
-    Forget,
-    Opened,
-    Record,
-    State,
-    Surroundings,
-    Tell,
-    Tick,
-    Trouble,
-    WrongLogin,
-    row,
-)
-from agent.errors import ControlError, TillwireError
+from agent.crypto.steps import Action, Answer, Ask, Event, Record, State, Tell, row
+from agent.errors import ControlError, StoreError, TillwireError
 from agent.keyguard import KeyGuard
 from agent.keytable import Keys
 from agent.model import Heard, Note, Operation, Outcome
@@ -51,15 +37,7 @@ BY = "ceremony"
 """Who asks, in the operations of a ceremony."""
 TURN = 0.25
 """Seconds between two looks at the clock."""
-ENDED = frozenset({State.CLOSED, State.ABORTED})
 IDLE = ENDED | {State.IDLE}
-QUIET = IDLE | {State.DESTROY, State.RECEIPT}
-"""States in which nothing is asked of the EPP, so its slots may be looked at: people may take long to sign, and
-after a restart nobody is served before a look."""
-WAITING = frozenset(
-    {State.LOOKING, State.CLEARING, State.ENTERING, State.LOADING, State.ACTIVE, State.ERASING, State.ABORTING}
-)
-"""States in which people have nothing to do but to wait."""
 
 _STEPS = frozenset(state.value for state in State)
 
@@ -90,7 +68,7 @@ class Conducting:
     ) -> None:
         self.table, self._terminal, self._version = table, terminal, version
         self._put, self._perform, self._counters, self._stop = put, perform, counters, stop
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._watched = Watched(table.epp, table.conditions)
         self.guard = KeyGuard(table, terminal, put, perform)
         self.rows: list[Row] = [kept for kept in rows if kept.get("kind") == KIND]
@@ -139,8 +117,9 @@ class Conducting:
 
     def withdrawn(self, operation: Operation) -> bool:
         """Whether a ceremony has given up a question that waited for its row: asked late, it would build the slot
-        again after its deletion. As long as it is not given up, no deletion before its answer counts."""
-        return operation.by == BY and not self.ceremony.awaits(operation.id)
+        again after its deletion. As long as it is not given up, no deletion before its answer counts. Or whether it
+        would come to another EPP."""
+        return operation.by == BY and not (self.ceremony.awaits(operation.id) and self._in_place(time.monotonic()))
 
     def since(self, last: int, patience: float) -> tuple[bool, list[tuple[int, Tell]]]:
         """Whether all is settled, and what was told after number `last`; waits so many seconds for either."""
@@ -172,6 +151,10 @@ class Conducting:
         """Whether people have to act, or nobody has."""
         return self.ceremony.stuck or not (self.resuming or self.ceremony.state in WAITING)
 
+    def next_step(self) -> Tell:
+        """What people have to do now."""
+        return Tell("resuming", *STEPS["resuming"]) if self.resuming else self.ceremony.next_step()
+
     @property
     def serial(self) -> str:
         """The serial number that the EPP has told last."""
@@ -181,33 +164,36 @@ class Conducting:
         """Whether the keys let the terminal serve customers: ok, ceremony, stopped, unknown; and why."""
         if self.resuming or self.ceremony.out_of_service:
             return "ceremony", "a key ceremony is under way, or its slot is not deleted yet"
-        if self._watched.opened(time.monotonic()):
+        if self._watched.opened(now := time.monotonic()):
             return "stopped", CAUSES["tamper"].en
-        return self.guard.service()
+        return self.guard.service(self._watched.answers(now))
 
     def lacking(self) -> list[str]:
         """What is not as it must be for a ceremony."""
         return self._watched.lacking(time.monotonic())
 
-    def open(self, order: Order, signers: tuple[str, ...], digest: str, trusted: int) -> None:
-        """Carry out an order. A ceremony that is running is stopped by that."""
+    def open(self, order: Order, signers: tuple[str, ...], digest: str, trusted: int) -> list[Tell]:
+        """Carry out an order; what is told at once. A ceremony that is running is stopped by that, unless nothing
+        is missing but its receipt, which can be made later: it is closed without one."""
         if self.resuming:
             raise ControlError("the last ceremony was cut short and its slot is not deleted yet: wait", 1)
-        if self.ceremony.state in IDLE:
+        if self.ceremony.state in IDLE | {State.RECEIPT}:
             # Not begun: an order that was opened is used up.
             if trouble := self._watched.trouble(time.monotonic()):
                 raise ControlError(f"no ceremony can begin: {CAUSES[trouble].en}", 1)
+            if self.ceremony.state is State.RECEIPT:
+                self.handle(steps.ReceiptMade(""))
             self.guard.give_way()
             self.ceremony = self._fresh()
             self._around, self._trouble = None, ""
-            self._look_around(time.monotonic())
-        self.handle(Opened(order, signers, digest, wall_ms(), trusted))
+        tells = self.handle(steps.Opened(order, signers, digest, wall_ms(), trusted))
         self._look_around(time.monotonic())
+        return tells
 
     def handle(self, event: Event) -> list[Tell]:
         """Give an event to the ceremony; what it tells at once."""
         before = self.ceremony.state
-        late = before in ENDED and isinstance(event, Trouble | WrongLogin)
+        late = before in ENDED and isinstance(event, steps.Trouble | steps.WrongLogin)
         # What happens after the end of a ceremony is not its own, and is a row all the same.
         ceremony = self._fresh() if late else self.ceremony
         tells = self._carry(ceremony.handle(event, time.monotonic()))
@@ -230,11 +216,11 @@ class Conducting:
             self._resume(now)
         self._look_around(now)
         if self.ceremony.state not in IDLE:
-            self.handle(Tick())
+            self.handle(steps.Tick())
         self._ask_deferred()
         if self._watched.identity != self._looked_at:
             self._looked_at = self._watched.identity
-            self.guard.look()
+            self.guard.look(anew=True)
         quiet = self.ceremony.state in QUIET and not self.resuming
         if quiet and self.serial and self._watched.answers(now):
             findings = self.guard.turn(now, wall_ms(), self.serial, self._watched.slots, self.held)
@@ -252,7 +238,13 @@ class Conducting:
         return Site(self._terminal, self.serial, self.table.hierarchy == "test")
 
     def _take(self, heard: Heard) -> None:
-        self._watched.take(heard)
+        if self._watched.take(heard):
+            # A row at once, in a ceremony or not: the keys are not to be trusted again when the pad says "ok".
+            self._trouble = "tamper"
+            self.handle(steps.Trouble("tamper"))
+            self.guard.look(anew=True)
+        # At each thing that is heard: a door that was open for a moment was open.
+        self._look_around(time.monotonic())
         for item in heard.items:
             if isinstance(item, Outcome) and not self.guard.take(item):
                 self.handle(Answer(item.operation, item.result, item.raw, item.facts))
@@ -274,25 +266,36 @@ class Conducting:
 
     def _look_around(self, now: float) -> None:
         """Tell the ceremony how things stand, at first and at every change."""
-        if self.ceremony.state in ENDED:
+        if self.ceremony.state in IDLE:
             return
         stands = self._watched.stands
         around = stands("maintenance", now), stands("stopped", now), stands("doors", now)
         if around != self._around:
             self._around = around
-            # Counted only where it counts: a store that cannot be read must not keep a door from being told.
-            self.handle(Surroundings(*around, self._counters() if all(around) else ""))
-        if self.ceremony.state is State.IDLE:
-            return
+            self.handle(steps.Surroundings(*around, self._count() if all(around) else ""))
         trouble = self._watched.trouble(now)
         if self.serial != self.ceremony.order.epp_serial and not trouble:
             trouble = "serial_changed"
         if trouble != self._trouble:
             self._trouble = trouble
             if trouble:
-                self.handle(Trouble(trouble))
+                self.handle(steps.Trouble(trouble))
             else:
                 self.ceremony.hasten()
+
+    def _count(self) -> str:
+        """The cash counters, where a ceremony writes them down. A store that cannot be read stops nothing."""
+        if self.ceremony.state not in (State.OPENED, State.CREWED):
+            return ""
+        try:
+            return self._counters()
+        except StoreError as error:
+            log.warning("keys: the cash counters are not written down: %s", error)
+            return ""
+
+    def _in_place(self, now: float) -> bool:
+        """Whether the EPP that answers is the one of the order."""
+        return self._watched.answers(now) and self.serial == self.ceremony.order.epp_serial
 
     def _carry(self, actions: list[Action]) -> list[Tell]:
         written = False
@@ -309,9 +312,9 @@ class Conducting:
                     self._ask(action, at_once=not written)
                 case Tell():
                     tells.append(action)
-                case Alarm():
+                case steps.Alarm():
                     log.warning("keys: %s", action.en)
-                case Forget(digest) if digest in self._blocks:
+                case steps.Forget(digest) if digest in self._blocks:
                     wipe(self._blocks.pop(digest))
         steps_told = [tell for tell in tells if tell.word in _STEPS]
         # Of steps that were passed at once people see only the last.
@@ -322,7 +325,9 @@ class Conducting:
     def _ask(self, ask: Ask, *, at_once: bool) -> None:
         opaque = bytes(self._blocks.get(ask.block, b""))
         operation = Operation(ask.id, self.table.epp, ask.verb, BY, dict(ask.arguments), opaque)
-        if at_once:
+        if not self._in_place(time.monotonic()):
+            self._inbox.put(lambda: self.handle(Answer(ask.id, "unanswered", "not in place")))
+        elif at_once:
             self._perform(operation)
             told = {"device": operation.device, "id": operation.id, "verb": operation.verb, "by": operation.by}
             self._put(Note("operation", {**told, "arguments": dict(operation.arguments)}))

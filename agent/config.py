@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from agent.addresses import check_port, is_loopback
+from agent.addresses import broker_address, broker_table, check_port, is_loopback
 from agent.drivers import DRIVERS, SHARED, Access
 from agent.errors import ConfigError
 from agent.keytable import Keys
@@ -34,25 +34,31 @@ class _Table(BaseModel):
 
 
 class Terminal(_Table):
-    """Who this terminal is, and where it keeps what must survive. `data` is a folder that only the agent writes."""
+    """Who this terminal is, and where it keeps what must survive. `data` is a folder that only the agent writes;
+    `utc_offset`: minutes that its calendar is ahead of UTC."""
 
     org: Name
     id: Name
     data: Path
+    utc_offset: Annotated[int, Field(ge=-720, le=840)] = 480
 
 
 class Tls(_Table):
-    """`ca` verifies the broker and is never optional; certificate and key are this terminal's identity."""
+    """`ca` verifies the broker and is never optional; certificate and key are this terminal's identity. With `crl`
+    (a file of the authority) the broker's certificate must also not be revoked, and the list be in date."""
 
     ca: Path
     certificate: Path | None = None
     key: Path | None = None
+    crl: Path | None = None
 
 
 class Broker(_Table):
-    """The MQTT broker. Without `tls` only a broker on this machine is allowed. `keepalive` in seconds."""
+    """The MQTT broker: `host` and `port`, or `hosts` = ["HOST:PORT", …] for several that stand for one another.
+    Without `tls` only brokers on this machine are allowed. `keepalive` in seconds."""
 
-    host: str
+    host: str = ""
+    hosts: Annotated[tuple[str, ...], Field(max_length=16)] = ()
     port: Annotated[int, Field(ge=1, le=65535)] = 1883
     protocol: Literal["5", "3.1.1"] = "5"
     keepalive: Annotated[int, Field(ge=5, le=3600)] = 60
@@ -61,23 +67,29 @@ class Broker(_Table):
     @model_validator(mode="before")
     @classmethod
     def _usual_port(cls, table: Any) -> Any:
-        if isinstance(table, dict) and "port" not in table:
-            return {**table, "port": 8883 if "tls" in table else 1883}  # the registered MQTT ports
-        return table
+        return broker_table(table) if isinstance(table, dict) else table
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """(host, port) of every broker, in the order of preference."""
+        return tuple(broker_address(text, self.port) for text in self.hosts) or ((self.host, self.port),)
 
 
 class Uplink(_Table):
     """How delivery spends the line. `linger`: seconds that rows which are not urgent wait for company;
     `catch_up`: rows a second after an outage, 0 for as fast as the broker acknowledges;
     `refresh`: seconds after which unchanged state is published again with newer times; `retry`: the longest
-    wait in seconds before the next attempt to connect; `wait_for_reader`: a PUBACK that says that nobody is
-    subscribed does not count as delivered (MQTT 5 only; leave it off where a broker's own rules take the rows)."""
+    wait in seconds before the next attempt to connect; `refused`: the same for a broker that refuses what only
+    people can mend; `wait_for_reader`: a PUBACK that says that nobody is subscribed does not count as delivered
+    (MQTT 5 only; leave it off where a broker's own rules take the rows); `budget`: MB a month, 0 for no limit."""
 
     linger: Annotated[float, Field(ge=0, le=60)] = 1.0
     catch_up: Annotated[int, Field(ge=0)] = 5000
     refresh: Annotated[float, Field(ge=1, le=3600)] = 60.0
     retry: Annotated[float, Field(ge=0.1, le=3600)] = 60.0
+    refused: Annotated[float, Field(ge=0.1, le=86400)] = 900.0
     wait_for_reader: bool = False
+    budget: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Control(_Table):
@@ -303,12 +315,12 @@ def _no_shared_port(config: Config) -> None:
 
 
 def _no_open_plain_text(config: Config) -> None:
-    broker = config.broker
-    if broker is not None and broker.tls is None and not is_loopback(broker.host):
-        raise ConfigError(
-            f"broker.tls is missing: plain text is allowed to this machine only, and {broker.host} is another;"
-            " add [broker.tls] with ca = the file of the authority that signed the broker's certificate"
-        )
+    for host, _ in config.broker.addresses if config.broker and config.broker.tls is None else ():
+        if not is_loopback(host):
+            raise ConfigError(
+                f"broker.tls is missing: plain text is allowed to this machine only, and {host} is another;"
+                " add [broker.tls] with ca = the file of the authority that signed the broker's certificate"
+            )
 
 
 def _absolute(config: Config, folder: Path) -> Config:

@@ -6,6 +6,9 @@ One request a connection, one JSON object a line; then one or more answer lines,
     {"do": "watch"}                              the same, then {"row"}, {"device"} and {"beat"} lines for ever
     {"do": "ledger", "tail": n}                  {"row", "hash"} lines, then {"end", "head", "hash"}
     {"do": "ledger", "after": seq, "limit": n}   the same from a place
+    {"do": "ledger", "redated": true, …}         the same, and "redated" in each line (agent/clock.py)
+    {"do": "export", "from", "to", …}            pieces of the file (agent/exports.py)
+    {"do": "signer"}                             {"key_id", "public_key"}: who signs the checkpoints
     {"do": "verify"}                             {"progress": [done, total]} lines, then {"verified"} or {"broken"}
     {"do": "diagnose"}                           {"sections"}
     {"do": "perform", "device", "verb", "arguments"}   {"operation": id}, later {"outcome"}
@@ -13,40 +16,43 @@ One request a connection, one JSON object a line; then one or more answer lines,
 
 Whatever cannot be met is {"error": sentence, "status": exit code}. Reads come from a read-only connection of their
 own. Who may connect is the socket's owner and group (mode 0660); who may change something is root and the agent's
-own user, by the peer credentials of the kernel.
+own user, by the peer credentials of the kernel. How many are answered at once: agent/lobby.py.
 """
 
 import json
 import logging
-import re
 import secrets
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.byteaccount import of_terminal
 from agent.catalogue import Catalogue
 from agent.config import Config
 from agent.drivers import driver_class
 from agent.errors import ControlError, StoreCorrupt, TillwireError
+from agent.exports import redating
+from agent.lobby import REQUEST_LIMIT, Caller, Lobby, Places
 from agent.model import Operation
-from agent.peer import Peer, peer
+from agent.pasted import like_a_key
+from agent.peer import Peer
 from agent.state import shown
 from agent.store import Reader, Store
+from agent.timepiece import look
 
-REQUEST_LIMIT = 64 * 1024
-CLIENTS = 8
 CLIENT_PATIENCE = 30.0
-"""Seconds that a client may take to send its request, or to take an answer."""
+"""Seconds that a client may take to take an answer."""
 BEAT = 5.0
 OUTCOME_PATIENCE = 90.0
 """Seconds to wait for the outcome of an operation; a dispenser may take 60 for one."""
 CHUNK = 1000
 
-KEY_LIKE = re.compile(r"[0-9A-Fa-f]{11}|(?:[0-9A-Fa-f][\s:._-]*){16}")
-"""What somebody may have pasted who holds a component: no refusal repeats it."""
+QUEUE = 64
+"""Connections that the kernel holds until they are let in."""
 
 log = logging.getLogger(__name__)
 Answer = dict[str, Any]
@@ -74,9 +80,9 @@ class Control:
         self._ask, self._uplink, self._diagnose, self._trouble = ask, uplink, diagnose, trouble
         self._stop = stop
         self._news = threading.Condition()
-        self._places = threading.BoundedSemaphore(CLIENTS)
+        self._places = Places()
         self.progress = time.monotonic()
-        self._server = self._listen(config.control.socket)
+        self._lobby = Lobby(self._listen(config.control.socket))
 
     def poke(self) -> None:
         """Something was committed, or it is time to look at `stop`."""
@@ -88,19 +94,10 @@ class Control:
         try:
             while not self._stop.is_set():
                 self.progress = time.monotonic()
-                try:
-                    connection, _ = self._server.accept()
-                except TimeoutError:
-                    continue
-                if self._places.acquire(timeout=0.2):
-                    threading.Thread(
-                        target=self._serve, args=(connection,), name="control:client", daemon=True
-                    ).start()
-                else:
-                    _refuse(connection, f"{CLIENTS} commands are talking to the agent already: close one", 3)
-                    connection.close()
+                for caller in self._lobby.turn(0.5):
+                    self._admit(caller)
         finally:
-            self._server.close()
+            self._lobby.close()
             self._config.control.socket.unlink(missing_ok=True)
 
     @staticmethod
@@ -118,28 +115,45 @@ class Control:
                 f"the control socket {path} cannot be made ({error}): is another agent running, may this user"
                 " write there, and is the path shorter than 100 characters?"
             ) from error
-        server.listen(CLIENTS)
-        server.settimeout(0.5)
+        server.listen(QUEUE)
         return server
 
-    def _serve(self, connection: socket.socket) -> None:
+    def _admit(self, caller: Caller) -> None:
+        try:
+            request = _request(caller.said)
+            self._places.take(caller.peer, stops=_stops(request))
+        except ControlError as error:
+            _refuse(caller.connection, str(error), error.status)
+            caller.connection.close()
+            return
+        threading.Thread(target=self._serve, args=(caller, request), name="control:client", daemon=True).start()
+
+    def _serve(self, caller: Caller, request: Mapping[str, Any]) -> None:
+        connection = caller.connection
         try:
             connection.settimeout(CLIENT_PATIENCE)
-            request = _request(connection)
-            for answer in self._answers(request, peer(connection)):
-                connection.sendall(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
+            for answer in self._answers(request, caller.peer):
+                if not _tell(connection, answer):
+                    break
         except TillwireError as error:
             if isinstance(error, StoreCorrupt):
                 self._store.doubt(error)
             _refuse(connection, str(error), getattr(error, "status", 3))
-        except OSError:
-            log.debug("a client of the control socket has left")
+        except Exception as error:
+            # Where, not what: the text of an exception may hold a part of the request, and that a password.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            log.error("a request met a bug: %s in %s:%s", type(error).__name__, place.filename, place.lineno)
+            _refuse(connection, "the agent met a bug of its own: see `journalctl -u tillwire`", 70)
         finally:
             connection.close()
-            self._places.release()
+            self._places.leave(caller.peer)
 
     def _answers(self, request: Mapping[str, Any], who: Peer) -> Iterator[Answer]:
-        if request.get("do") not in self._desks and any(map(_like_a_key, request.values())):
+        if request.get("do") in self._desks:
+            # Before the store is opened: a ceremony can be stopped though there is none.
+            yield from self._desks[request["do"]](request, who)
+            return
+        if any(map(like_a_key, request.values())):
             raise ControlError("nothing here takes more than 10 hex digits in a row: is that a component?", 2)
         reader = self._store.reader()
         try:
@@ -156,8 +170,6 @@ class Control:
                     yield {"sections": list(self._diagnose())}
                 case "perform":
                     yield from self._perform(reader, request, who)
-                case str(kind) if kind in self._desks:
-                    yield from self._desks[kind](request, who)
                 case "keys":
                     raise ControlError("no keys are loaded here: the configuration has no [keys] table", 1)
                 case _:
@@ -173,13 +185,14 @@ class Control:
             "at": _wall(),
             "trouble": self._trouble(),
             "uplink": {"state": state, "note": note, "backlog": self._store.head - self._store.acked},
+            "traffic": of_terminal(self._config).shown(_wall()) if self._config.broker else None,
             "devices": [self._device(reader, name) for name in self._config.devices],
         }
 
     def _device(self, reader: Reader, name: str) -> Answer:
         device = self._config.devices[name]
         faults = [f for f in reader.faults() if f.device == name]
-        facts = shown(reader.points(name), self._store.seen(name), faults, self._catalogue, _wall())
+        facts = shown(reader.points(name), self._store.seen(name), faults, self._catalogue, look())
         moving = sorted(driver_class(device.kind).moving)
         own = {"name": name, "kind": device.kind, "port": device.port, "access": device.access, "moving": moving}
         return {**own, **facts}
@@ -215,13 +228,15 @@ class Control:
 
     def _ledger(self, reader: Reader, request: Mapping[str, Any]) -> Iterator[Answer]:
         head, digest = reader.head()
+        offsets = redating(reader) if request.get("redated") else None
         if "tail" in request:
             after, limit = max(0, head - _number(request, "tail")), head
         else:
             after, limit = _number(request, "after"), _number(request, "limit")
         while limit > 0 and (rows := reader.rows(after, min(limit, CHUNK))):
             for _, row, row_hash in rows:
-                yield {"row": json.loads(row), "hash": row_hash.hex()}
+                entry = {"row": json.loads(row), "hash": row_hash.hex()}
+                yield entry if offsets is None else {**entry, "redated": offsets.redated(entry["row"])}
             after = rows[-1][0]
             limit -= len(rows)
         yield {"end": True, "head": head, "hash": digest.hex()}
@@ -255,15 +270,12 @@ class Control:
         )
 
 
-def _request(connection: socket.socket) -> dict[str, Any]:
-    data = b""
-    while b"\n" not in data:
-        more = connection.recv(4096)
-        if not more or len(data) + len(more) > REQUEST_LIMIT:
-            raise ControlError("a request is one line of JSON", 2)
-        data += more
+def _request(said: bytes) -> dict[str, Any]:
+    if b"\n" not in said or len(said) > REQUEST_LIMIT:
+        raise ControlError("a request is one line of JSON", 2)
     try:
-        request = json.loads(data)
+        request = json.loads(said)
+        json.dumps(request, ensure_ascii=False).encode()  # half a character cannot be stored nor answered
     except (ValueError, RecursionError) as error:
         raise ControlError(f"a request is one line of JSON ({error})", 2) from error
     if not isinstance(request, dict):
@@ -271,15 +283,23 @@ def _request(connection: socket.socket) -> dict[str, Any]:
     return request
 
 
+def _stops(request: Mapping[str, Any]) -> bool:
+    return request.get("do") == "keys" and request.get("act") in ("abort", "exposed")
+
+
 def _refuse(connection: socket.socket, sentence: str, status: int) -> None:
+    _tell(connection, {"error": sentence, "status": status})
+
+
+def _tell(connection: socket.socket, answer: Answer) -> bool:
+    """Send one line; whether there is still somebody who takes it."""
+    line = json.dumps(answer, ensure_ascii=False).encode() + b"\n"
     try:
-        connection.sendall(json.dumps({"error": sentence, "status": status}, ensure_ascii=False).encode() + b"\n")
+        connection.sendall(line)
     except OSError:
-        log.debug("a client of the control socket has left before its answer")
-
-
-def _like_a_key(value: object) -> bool:
-    return isinstance(value, str) and KEY_LIKE.search(value) is not None
+        log.debug("a client of the control socket has left")
+        return False
+    return True
 
 
 def _number(request: Mapping[str, Any], key: str) -> int:

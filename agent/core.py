@@ -4,6 +4,9 @@ Each change is a row, until its point flaps (agent/flapping.py): then one row `f
 counted, and one row `steady` gives their number and the value at rest. Of doors, tamper and whatever security owns
 every change is a row, however fast they come.
 
+A wall clock that was set is a row too, and the first one of its step: every row has both clocks, and a reader must
+know of the new offset before a row has it (agent/clock.py).
+
 Pure: `step` takes the time and gives a Batch; the core thread (agent/service.py) commits it.
 """
 
@@ -11,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.clock import Clock
 from agent.faults import FaultEvent, Faults
 from agent.flapping import Flapping
 from agent.model import Batch, Change, Fault, Fence, Heard, Note, Operation, Outcome, Reading, StoredPoint, Value
@@ -24,6 +28,9 @@ URGENT_KINDS = frozenset(
     {"operation", "outcome", "start", "stop", "thread", "store", "ceremony", "account", "sealed"}
     | {f"fault.{kind}" for kind in ("raised", "cleared", "flapping", "steady", "explained")}
 )
+
+TELLS_CLOCK = frozenset({"start", "store"})
+"""Rows that begin a run or a chain: they tell how good the clock is."""
 
 Item = Heard | Operation | Note | Fence
 
@@ -41,12 +48,21 @@ class Core:
 
     boot     an id of this boot of the machine: monotonic times are only comparable within one
     removed  open faults of devices that are not configured any more: nothing else would ever end them
+    clock    what the ledger's rows tell of the clock
     """
 
-    def __init__(self, watch: Watch, faults: Faults, boot: str, removed: Iterable[Fault] = ()) -> None:
+    def __init__(
+        self,
+        watch: Watch,
+        faults: Faults,
+        boot: str,
+        removed: Iterable[Fault] = (),
+        clock: Clock | None = None,
+    ) -> None:
         self._watch = watch
         self._faults = faults
         self._boot = boot
+        self._clock = clock or Clock(boot)
         self._removed = list(removed)
         self._returning: dict[str, _Returning] = {}
         self._asked: dict[str, str] = {}
@@ -54,9 +70,12 @@ class Core:
         self._counted: set[tuple[str, str]] = set()
         """Points of which the ledger last said that they flap."""
 
-    def step(self, items: Iterable[Item], now: float, wall_ms: int) -> Batch:
-        """What `items` and the time since the last step become. now: monotonic seconds; wall_ms: at `now`."""
+    def step(self, items: Iterable[Item], now: float, wall_ms: int, synced: bool = False) -> Batch:
+        """What `items` and the time since the last step become. now: monotonic seconds; wall_ms: at `now`, by a
+        clock that follows a time source if `synced`."""
         moment = _Moment(now, wall_ms, self._boot, Batch())
+        if moved := self._clock.look(round(now * 1000), wall_ms, synced):
+            moment.row("clock", now, False, **moved)
         for item in items:
             match item:
                 case Heard(device, said):
@@ -66,7 +85,8 @@ class Core:
                     self._asked[item.id] = item.device
                     moment.row("operation", now, **_operation(item))
                 case Note(kind, fields):
-                    moment.row(kind, now, **fields)
+                    extra = {"clock": self._clock.quality} if kind in TELLS_CLOCK else {}
+                    moment.row(kind, now, **{**fields, **extra})
         for fault in self._removed:
             moment.fault(fault, is_open=False)
             moment.row("fault.cleared", now, **self._fault(fault), why="the device is not configured any more")
@@ -75,6 +95,8 @@ class Core:
         self._rest(moment)
         self._tell(self._faults.due(now, wall_ms), now, moment)
         self._settle(moment)
+        if moment.batch.rows:
+            self._clock.wrote(round(now * 1000))
         return moment.batch
 
     def deadline(self) -> float:
@@ -82,11 +104,11 @@ class Core:
         settle = min((r.since + SETTLE for r in self._returning.values()), default=float("inf"))
         return min(self._watch.deadline(), self._faults.deadline(), self._flapping.deadline(), settle)
 
-    def finish(self, now: float, wall_ms: int, note: Note) -> Batch:
+    def finish(self, now: float, wall_ms: int, note: Note, synced: bool = False) -> Batch:
         """The last batch of a planned stop: nothing that was gathered is left behind."""
         for returning in self._returning.values():
             returning.since = float("-inf")
-        return self.step([note], now, wall_ms)
+        return self.step([note], now, wall_ms, synced)
 
     def _heard(self, device: str, word: Reading | Outcome, moment: "_Moment") -> None:
         if isinstance(word, Outcome):
@@ -218,7 +240,8 @@ class _Moment:
     batch: Batch
 
     def wall(self, at: float) -> int:
-        return self.wall_ms - round((self.now - at) * 1000)
+        """The wall clock at `at`, ms: as far from its monotonic clock as now, to the millisecond."""
+        return self.wall_ms - round(self.now * 1000) + round(at * 1000)
 
     def row(self, kind: str, at: float, urgent: bool | None = None, **fields: Any) -> None:
         """Add a ledger row about something that was seen at `at`."""

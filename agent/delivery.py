@@ -7,6 +7,9 @@ Pure: the uplink (agent/uplink.py) reads the store and talks to the broker; time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+AGAIN = 60.0
+"""Seconds after which a device with urgent changes is told again, however long rows linger."""
+
 
 @dataclass(slots=True)
 class _Flight:
@@ -26,6 +29,7 @@ class Delivery:
     linger    seconds that what is not urgent waits for company
     live      whether all that waited for this connection has been sent
     refresh   seconds after which an unchanged state is published again, with newer times
+    calm      seconds that a state waits whose changes are not urgent, at least `linger`: its rows tell them
     """
 
     acked: int
@@ -33,9 +37,11 @@ class Delivery:
     pace: int = 0
     linger: float = 1.0
     refresh: float = 60.0
+    calm: float = 0.0
     taken: int = field(init=False)
     live: bool = field(init=False, default=False)
     _due: float = field(init=False, default=float("-inf"))
+    _states_due: float = field(init=False, default=float("-inf"))
     _next_batch: float = field(init=False, default=float("-inf"))
     _held: float = field(init=False, default=float("inf"))
     _waiting: set[str] = field(init=False, default_factory=set)
@@ -47,7 +53,8 @@ class Delivery:
 
     def news(self, urgent: bool, now: float) -> None:
         """Something was committed."""
-        self._due = min(self._due, now) if urgent else min(self._due, now + self.linger)
+        self._due = min(self._due, now if urgent else now + self.linger)
+        self._states_due = min(self._states_due, now if urgent else now + max(self.linger, self.calm))
 
     def room(self) -> bool:
         """Whether one more message may be in flight."""
@@ -56,19 +63,19 @@ class Delivery:
     def stale_states(self, revisions: Iterable[tuple[str, int]], now: float) -> list[str]:
         """The devices whose state is to be published now, of (device, revision of its state) for each.
 
-        A device that was published a moment ago waits until `linger` has passed: its rows have told the change,
-        and a state is the larger message.
+        A device that was published a moment ago waits until `linger` has passed, but no longer than AGAIN: its rows
+        have told the change, and a state is the larger message.
         """
-        wanted = []
+        wanted, again = [], min(self.linger, AGAIN)
         self._held = float("inf")
         for device, revision in revisions:
             was, at = self._published.get(device, (-1, float("-inf")))
-            if revision != was and (now >= self._due or device in self._waiting):
-                if now - at >= self.linger:
+            if revision != was and (now >= self._states_due or device in self._waiting):
+                if now - at >= again:
                     wanted.append(device)
                 else:
                     self._waiting.add(device)
-                    self._held = min(self._held, at + self.linger)
+                    self._held = min(self._held, at + again)
             elif now - at >= self.refresh:
                 wanted.append(device)
         return wanted
@@ -94,6 +101,12 @@ class Delivery:
         self.live = True
         if now >= self._due:
             self._due = float("inf")
+        self.told(now)
+
+    def told(self, now: float) -> None:
+        """Every state that was due by `now` has been sent; rows may still wait."""
+        if now >= self._states_due:
+            self._states_due = float("inf")
 
     def acknowledged(self, mid: int) -> int:
         """The broker has message `mid`; returns where the cursor stands now.
@@ -114,6 +127,18 @@ class Delivery:
         self.taken = self.acked
         self._due = self._next_batch = until
 
+    def spare(self, linger: float, refresh: float, calm: float) -> None:
+        """From now on, rows wait so long for company, and states are told so seldom (seconds)."""
+        self.linger, self.refresh, self.calm = linger, refresh, calm
+
+    def awaits(self, mid: int) -> bool:
+        """Whether message `mid` has no PUBACK yet."""
+        return mid in self._flights
+
+    def quiet(self) -> bool:
+        """Whether nothing is under way: no backlog, and nothing in flight."""
+        return self.live and not self._flights
+
     def carries_rows(self, mid: int) -> bool:
         """Whether message `mid`, still in flight, carries ledger rows."""
         return mid in self._flights and self._flights[mid].first > 0
@@ -127,4 +152,4 @@ class Delivery:
         if not self.room():
             return float("inf")
         refresh = min((at + self.refresh for _, at in self._published.values()), default=float("inf"))
-        return min(max(self._due, self._next_batch), self._held, refresh)
+        return min(max(self._due, self._next_batch), self._states_due, self._held, refresh)

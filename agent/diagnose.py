@@ -9,55 +9,40 @@ import json
 import os
 import platform
 import shutil
-import socket
-import ssl
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
-from agent import ledger
-from agent.config import Broker, Config, Device, Tls, load
+from agent import exports, ledger
+from agent.brokerlook import look, resolves
+from agent.byteaccount import of_terminal
+from agent.config import Config, Device, load
 from agent.errors import ConfigError, LedgerError, StoreError, TillwireError
+from agent.exports import Wanted
+from agent.exports import wanted as wanted
+from agent.facts import Fact as Fact
+from agent.facts import Section as Section
+from agent.facts import Verdict
 from agent.probing import TRACE as TRACE
 from agent.probing import holders
 from agent.probing import probe as probe
 from agent.store import FILE, TAIL, Reader
+from agent.timepiece import synced
 
 USUAL_CONFIG = Path("/etc/tillwire/terminal.toml")
 END = "end of diagnosis"
-CONNECT_PATIENCE = 2.0
 PACKAGES = ("tillwire", "pyserial", "paho-mqtt", "pydantic", "pycryptodome", "tenacity")
 DISK_BAD, DISK_LOW = 50, 500
 """Free megabytes below which the store will soon fail, and below which one should look."""
 SANE_YEAR = 2024
 MANY = 1000
-
-Verdict = Literal["ok", "warn", "bad"]
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """One fact. `next` is what to do when the verdict is not ok."""
-
-    label: str
-    value: str
-    verdict: Verdict = "ok"
-    next: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """Facts about one thing."""
-
-    title: str
-    facts: tuple[Fact, ...]
 
 
 def collect(config: Config | None, live: Mapping[str, Any] | None, store_path: Path | None) -> list[Section]:
@@ -75,7 +60,9 @@ def collect(config: Config | None, live: Mapping[str, Any] | None, store_path: P
         sections.append(_section("configuration", partial(_configuration, config)))
         for name, device in config.devices.items():
             sections.append(_section(f"port of {name}", partial(_port, device, live is not None)))
-        sections.append(_section("broker", partial(_broker, config.broker)))
+        sections.append(_section("broker", partial(look, config.broker, config.terminal)))
+        if config.broker:
+            sections.append(_section("line to the centre", partial(_traffic, config)))
     if store_path is not None:
         sections.append(_section("folder", partial(_folder, store_path.parent)))
         sections.append(_section("store", partial(_store, store_path)))
@@ -109,7 +96,9 @@ def check_config(path: Path) -> dict[str, Any]:
         "terminal": f"{config.terminal.id} of {config.terminal.org}",
         "data": str(config.terminal.data),
         "socket": str(config.control.socket),
-        "broker": f"{broker.host}:{broker.port}, {'TLS' if broker.tls else 'plain text'}" if broker else "none",
+        "broker": f"{', '.join(f'{h}:{p}' for h, p in broker.addresses)}, {'TLS' if broker.tls else 'plain text'}"
+        if broker
+        else "none",
         "keys": config.keys.described() if config.keys else "none are loaded here",
         "digest": config.digest,
         "devices": [
@@ -139,6 +128,13 @@ def verify(path: Path) -> Iterator[dict[str, Any]]:
     {"broken"}, as the control socket answers. Raises StoreError when the file cannot be read."""
     with closing(Reader(path)) as reader:
         yield from reader.verify()
+
+
+def export(path: Path, rows: Wanted) -> Iterator[dict[str, Any]]:
+    """An export from the file, in pieces as the control socket gives them; nobody can sign its end. Raises
+    StoreError when the file cannot be read, ControlError when there is nothing to export."""
+    with closing(Reader(path)) as reader:
+        yield from exports.export(reader, rows, metadata.version("tillwire"), "", None)
 
 
 def _section(title: str, look: Callable[[], Iterable[Fact]]) -> Section:
@@ -178,6 +174,9 @@ def _running(live: Mapping[str, Any]) -> Iterator[Fact]:
     todo = "" if state == "connected" else "see `broker` below; nothing is lost meanwhile"
     yield Fact("uplink", f"{state}: {note}", "warn" if todo else "ok", todo)
     yield Fact("store at start", str(live.get("store", "?")))
+    unsigned = live.get("signing", "")
+    todo = "see `secrets.sealed` in the data folder, or the disk; the ledger goes on meanwhile" if unsigned else ""
+    yield Fact("signature", unsigned or "checkpoints are signed", "bad" if unsigned else "ok", todo)
     if trouble := live.get("trouble"):
         yield Fact("store now", str(trouble), "bad", "make room, or give the folder back to the agent's user")
 
@@ -197,7 +196,7 @@ def _port(device: Device, running: bool) -> Iterator[Fact]:
     port = _no_login(device.port)
     yield Fact("port", f"{port}, {device.kind}, {device.access}")
     if "://" in device.port:
-        yield _resolves(urlsplit(device.port).hostname or "")
+        yield resolves(urlsplit(device.port).hostname or "")
         return
     path = Path(device.port)
     try:
@@ -222,48 +221,16 @@ def _port(device: Device, running: bool) -> Iterator[Fact]:
         yield Fact("in use", f"by {', '.join(others)}")
 
 
-def _broker(broker: Broker | None) -> Iterator[Fact]:
-    if broker is None:
-        yield Fact("broker", "none is configured", "warn", "add [broker] if the centre is to see this terminal")
-        return
-    yield Fact(
-        "broker", f"{broker.host}:{broker.port}, MQTT {broker.protocol}, {'TLS' if broker.tls else 'plain text'}"
-    )
-    name = _resolves(broker.host)
-    yield name
-    if name.verdict != "ok":
-        return
-    begun = time.monotonic()
-    try:
-        with socket.create_connection((broker.host, broker.port), CONNECT_PATIENCE) as line:
-            yield Fact("reached", f"in {(time.monotonic() - begun) * 1000:.0f} ms")
-            if broker.tls:
-                yield _greeting(broker.host, broker.tls, line)
-    except OSError as error:
-        text = f"no: {error.strerror or error}"
-        yield Fact("reached", text, "bad", "is the line up, the broker running, the firewall open for this port?")
-
-
-def _greeting(host: str, tls: Tls, line: socket.socket) -> Fact:
-    """Whether a verified TLS connection comes about. The private key goes to the TLS library and nowhere else."""
-    try:
-        context = ssl.create_default_context(cafile=str(tls.ca))
-        if tls.certificate:
-            context.load_cert_chain(tls.certificate, tls.key)
-        with context.wrap_socket(line, server_hostname=host) as greeted:
-            return Fact("TLS", f"{greeted.version()}, the broker's certificate is good")
-    except (OSError, ValueError) as error:
-        return Fact(
-            "TLS", str(error), "bad", "do ca, certificate and key of [broker.tls] exist and fit the broker?"
-        )
-
-
-def _resolves(host: str) -> Fact:
-    try:
-        found = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(host, None)})
-    except (OSError, UnicodeError) as error:
-        return Fact("name", f"{host} is not found ({error})", "bad", "is the name right, and does DNS answer here?")
-    return Fact("name", f"{host} is {', '.join(found)}")
+def _traffic(config: Config) -> Iterator[Fact]:
+    told = of_terminal(config).shown(time.time_ns() // 1_000_000)
+    for label in ("day", "month"):
+        up, down = told[label]
+        yield Fact(f"this {label}", f"{up / 1e6:.2f} MB up, {down / 1e6:.2f} MB down")
+    if told["budget"]:
+        much = told["saving"] != "no" or told["expected"] > told["budget"]
+        todo = "does the line break often, or a point change often? else the budget is too small" if much else ""
+        value = f"{told['budget'] / 1e6:g} MB a month; {told['expected'] / 1e6:.1f} MB if it goes on like this"
+        yield Fact("budget", value, "warn" if much else "ok", todo)
 
 
 def _folder(folder: Path) -> Iterator[Fact]:
@@ -322,6 +289,8 @@ def _clock() -> Iterator[Fact]:
         "set the clock; is its battery empty, and does time synchronisation run?" if now.tm_year < SANE_YEAR else ""
     )
     yield Fact("now", time.strftime("%Y-%m-%d %H:%M:%S UTC", now), "bad" if mad else "ok", mad)
+    follows = "follows a time source" if synced() else "runs on its own: no time source, or none for hours"
+    yield Fact("source", follows)
     boot = Path("/proc/sys/kernel/random/boot_id")
     if boot.exists():
         yield Fact("boot", f"{boot.read_text().strip()}, up {time.monotonic() / 3600:.1f} h")

@@ -7,6 +7,7 @@ TillwireError
 │   └── StoreCorrupt    the store's content is damaged
 ├── LedgerError     the hash chain does not hold: names the row
 ├── UplinkError     the broker cannot be reached, or refuses
+│   └── UplinkRefused   it refuses what only people can mend
 ├── ControlError    a request on the local socket cannot be met
 ├── KeyRoomClosed   the key room does not open on this machine, or not in this way
 └── CryptoError     a key, key block, component, check value or PIN block cannot be used
@@ -56,6 +57,15 @@ class LedgerError(TillwireError):
 
 class UplinkError(TillwireError):
     """The broker cannot be reached, or refuses."""
+
+
+class UplinkRefused(UplinkError):
+    """The broker, or this terminal's check of it, refuses what only people can mend: trying soon does not help.
+    The sentence is `cause; next`."""
+
+    def __init__(self, cause: str, next_step: str) -> None:
+        super().__init__(f"{cause}; {next_step}")
+        self.cause, self.next = cause, next_step
 
 
 class ControlError(TillwireError):

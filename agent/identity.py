@@ -8,10 +8,11 @@ is made anew then: a new key would sign receipts that do not hold under the old 
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from agent.crypto.ed25519 import SigningKey
 from agent.crypto.keepers import Keeper
@@ -33,6 +34,12 @@ class Identity:
     created: bool = False
     passed_over: tuple[str, ...] = ()
     why: str = ""
+
+
+def newest_mark(rows: Iterable[Mapping[str, Any]]) -> Mark | None:
+    """The newest mark that rows of the ledger remember, oldest row first; None: they know of none."""
+    marks = [Mark(row["level"], row["generation"]) for row in rows if row["kind"] == "sealed"]
+    return marks[-1] if marks else None
 
 
 def open_identity(

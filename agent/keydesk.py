@@ -1,7 +1,8 @@
 """This file knows what people may ask of key ceremonies over the control socket, and what becomes of it.
 
     {"do": "keys", "act": "status"}                         {"keys"}
-    {… "order", "text"}  {… "applied", "order"}             take a signed order; a key was asked for
+    {… "order", "text"}  {… "applied", "order"}             take a signed order; a key was asked for, or, with
+                                                            "withdrawn": true, it was not
     {… "begin", "order", "person", "password"}              open an order, or join the one that is open
     {… "part", "person", "password"}                        open the next envelope: what is in it goes to the pad
     {… "block", "data"}                                     hand over the key block of the order, in Base64
@@ -25,23 +26,20 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from agent.accounts import Account, Accounts, WrongPassword
-from agent.conducting import IDLE, Conducting
+from agent.conducting import IDLE, Conducting, wall_ms
 from agent.crypto import steps
-from agent.crypto.holdings import Row
 from agent.crypto.keyblock import KeyBlock
-from agent.crypto.orders import Order, is_name, looks_like_key
+from agent.crypto.orders import is_name, looks_like_key
 from agent.crypto.phrases import REFUSALS
-from agent.crypto.signing import ORDER, Keyring, Rule, accept
-from agent.crypto.steps import Login, State
-from agent.errors import BlockRefused, ControlError, CryptoError, EnvelopeRefused
-from agent.keytable import ROLES
+from agent.crypto.signing import Keyring
+from agent.crypto.steps import Login, State, Tell
+from agent.errors import BlockRefused, ControlError, CryptoError
+from agent.fields import SPOILED, Answer, Request, name_in, text_in
+from agent.orderdesk import OrderDesk
 from agent.peer import Peer
 
-Answer = dict[str, Any]
-Request = Mapping[str, Any]
 BEAT, PATIENCE = 2.0, 30.0
 """Seconds between two signs of life; to wait for the disk."""
 LONGEST = 10
@@ -68,12 +66,12 @@ class KeyDesk:
         kept: Callable[[], threading.Event],
     ) -> None:
         self._terminal, self._conducting, self._accounts = terminal, conducting, accounts
-        self._keyring, self._newest, self._receipt, self._status = keyring, newest, receipt, status
-        self._kept = kept
+        self._receipt, self._status, self._kept = receipt, status, kept
+        self._orders = OrderDesk(terminal, conducting, keyring, newest, self._keep, self.spoiled)
         self._acts: Mapping[str, Callable[[Request, Peer], Iterator[Answer]]] = {
             "status": lambda request, peer: iter([{"keys": self._status()}]),
-            "order": self._order,
-            "applied": self._applied,
+            "order": self._orders.take,
+            "applied": self._orders.applied,
             "begin": self._begin,
             "part": self._part,
             "block": self._block,
@@ -92,6 +90,7 @@ class KeyDesk:
         if not isinstance(act, str) or act not in self._acts:
             raise ControlError(f"of keys one may ask {', '.join(self._acts)}", 2)
         self._no_component(request, _EXEMPT.get(act, ""))
+        self._orders.tell_refused()
         yield from self._acts[act](request, peer)
 
     def spoiled(self, where: str) -> None:
@@ -103,83 +102,24 @@ class KeyDesk:
         texts = [text for name, text in request.items() if name != exempt and isinstance(text, str)]
         if any(map(looks_like_key, texts)):
             self.spoiled("socket")
-            raise ControlError(REFUSED, 1)
+            raise ControlError(SPOILED, 1)
         if any(map(_HEX.search, texts)):
             raise ControlError(f"nothing here takes more than {LONGEST} hex digits in a row", 2)
-
-    # Orders.
-
-    def _order(self, request: Request, peer: Peer) -> Iterator[Answer]:
-        text = _text(request, "text")
-        try:
-            accepted = accept(text.strip().encode(), Rule(ORDER, ROLES), self._keyring)
-            order = Order.parse(accepted.content())
-            if order.terminal != self._terminal:
-                raise EnvelopeRefused("wrong_target", REFUSALS["wrong_target"].en)
-        except EnvelopeRefused as error:
-            reason = error.reason
-            # Not before: Base64 may look like a key by chance.
-            if reason == "not_valid" and looks_like_key(text):
-                self.spoiled("file")
-                raise ControlError(REFUSED, 1) from None
-            self._conducting.call(lambda: self._conducting.record("refused", reason=reason))
-            raise ControlError(f"the order is refused: {error}", 1) from None
-        signers = [signer.name for signer in accepted.signers]
-        about = {"order": order.id, "slot": order.slot, "document": order.document(), "signers": signers}
-
-        def take() -> bool:
-            conducting = self._conducting
-            if any(
-                row["event"] in ("received", "opened") and row.get("order") == order.id for row in conducting.rows
-            ):
-                return True
-            conducting.record("received", digest=accepted.digest, **about)
-            return False
-
-        already = self._conducting.call(take)
-        self._keep()
-        yield {"order": order.document(), "signers": signers, "already": already}
-
-    def _applied(self, request: Request, peer: Peer) -> Iterator[Answer]:
-        order = _name(request, "order")
-        self._conducting.call(lambda: self._conducting.record("applied", order=order))
-        self._keep()
-        yield {"applied": order}
 
     # The ceremony.
 
     def _begin(self, request: Request, peer: Peer) -> Iterator[Answer]:
-        named = _name(request, "order") if request.get("order") else ""
-        login, newest = self._login(request, peer), self._newest()
+        named = name_in(request, "order") if request.get("order") else ""
+        login = self._login(request, peer)
+        opening = self._orders.open(named, login)
 
-        def act() -> None:
-            conducting, ceremony = self._conducting, self._conducting.ceremony
-            if ceremony.state in IDLE or named not in ("", ceremony.order.id):
-                row = self._received(named)
-                order = Order.parse(row["document"])
-                conducting.open(order, tuple(row["signers"]), row["digest"], newest)
-            if conducting.ceremony.state not in IDLE:
-                conducting.handle(steps.Joined(login))
+        def act() -> list[Tell]:
+            tells = opening()
+            if self._conducting.ceremony.state not in IDLE and not only_refusals(tells):
+                tells = [*tells, *self._conducting.handle(steps.Joined(login))]
+            return tells
 
         yield from self._moving(act)
-
-    def _received(self, named: str) -> Row:
-        """The row of the order that is meant. Raises ControlError."""
-        conducting = self._conducting
-        waiting = {row["order"]: row for row in waiting_orders(conducting)}
-        if named and named not in waiting:
-            used = named in conducting.held().orders
-            why = (
-                "was carried out already, or stopped: ask for a new one"
-                if used
-                else "has not come: `tillwire keys order FILE`"
-            )
-            raise ControlError(f"the order {named} {why}", 1)
-        if not waiting:
-            raise ControlError("there is no order to carry out: `tillwire keys order FILE` hands one over", 1)
-        if not named and len(waiting) > 1:
-            raise ControlError(f"which order? There are {', '.join(sorted(waiting))}", 2)
-        return waiting[named or next(iter(waiting))]
 
     def _part(self, request: Request, peer: Peer) -> Iterator[Answer]:
         login = self._login(request, peer)
@@ -187,16 +127,14 @@ class KeyDesk:
 
     def _block(self, request: Request, peer: Peer) -> Iterator[Answer]:
         try:
-            data = base64.b64decode(_text(request, "data"), validate=True)
+            data = base64.b64decode(text_in(request, "data"), validate=True)
         except (binascii.Error, ValueError):
             raise ControlError("the key block did not arrive whole: hand it over again", 2) from None
 
-        def act() -> None:
+        def act() -> list[Tell]:
             conducting, ceremony = self._conducting, self._conducting.ceremony
             if ceremony.state is not State.BLOCK:
-                raise ControlError(
-                    "now is not the time for a key block: `tillwire keys status` tells the next step", 1
-                )
+                raise ControlError("not the time for a key block: `tillwire keys status` tells the next step", 1)
             block = data.strip() if ceremony.order.form == "tr31" else data
             digest, header = hashlib.sha256(block).hexdigest(), None
             if ceremony.order.form == "tr31":
@@ -208,7 +146,7 @@ class KeyDesk:
                     ) from None
             if digest == ceremony.order.block:
                 conducting.offer(digest, block)
-            conducting.handle(steps.BlockOffered(digest, header))
+            return conducting.handle(steps.BlockOffered(digest, header))
 
         yield from self._moving(act)
 
@@ -217,41 +155,35 @@ class KeyDesk:
         yield from self._moving(lambda: self._conducting.handle(steps.Confirmed(login)))
 
     def _prove(self, request: Request, peer: Peer) -> Iterator[Answer]:
-        ok, method, reference = request.get("ok"), request.get("method"), _text(request, "reference")
+        ok, method, reference = request.get("ok"), request.get("method"), text_in(request, "reference")
         if not isinstance(ok, bool) or method not in METHODS or (reference and not is_name(reference)):
             raise ControlError(f"a proof is ok or not, by {', '.join(METHODS)}, with a short reference number", 2)
         login = self._login(request, peer)
 
-        def act() -> None:
-            ceremony = self._conducting.ceremony
-            if ceremony.state is not State.VERIFIED or login.person not in ceremony.crew:
-                raise ControlError("only who takes part may say this, and only once the key is loaded", 1)
-            self._conducting.handle(steps.Proof(ok, method, reference, login.person))
-
-        yield from self._moving(act)
+        yield from self._moving(lambda: self._conducting.handle(steps.Proof(login, ok, method, reference)))
 
     def _sign(self, request: Request, peer: Peer) -> Iterator[Answer]:
         login = self._login(request, peer)
 
-        def act() -> None:
+        def act() -> list[Tell]:
             ceremony = self._conducting.ceremony
             if ceremony.state is not State.DESTROY:
                 raise ControlError("now is not the time to sign: `tillwire keys status` tells the next step", 1)
             order = ceremony.order
             said = {"order": order.id, "envelopes": order.envelopes, "person": login.person, "destroyed": True}
             digest = hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-            self._conducting.handle(steps.Signed(login, order.envelopes, digest))
+            return self._conducting.handle(steps.Signed(login, order.envelopes, digest))
 
         yield from self._moving(act)
 
     def _abort(self, request: Request, peer: Peer) -> Iterator[Answer]:
         person = request.get("person")
-        who = person if isinstance(person, str) and is_name(person) else peer.name
+        who = person if isinstance(person, str) and self._known(person) else peer.name
 
-        def act() -> None:
+        def act() -> list[Tell]:
             if self._conducting.ceremony.state in IDLE:
                 raise ControlError("no ceremony is running: there is nothing to stop", 1)
-            self._conducting.handle(steps.Trouble("abandoned", who))
+            return self._conducting.handle(steps.Trouble("abandoned", who))
 
         yield from self._moving(act)
 
@@ -265,7 +197,7 @@ class KeyDesk:
 
     def _give_receipt(self, request: Request, peer: Peer) -> Iterator[Answer]:
         self._keep()
-        order, text, digest = self._receipt(_name(request, "order") if request.get("order") else "")
+        order, text, digest = self._receipt(name_in(request, "order") if request.get("order") else "")
 
         def close() -> None:
             ceremony = self._conducting.ceremony
@@ -279,40 +211,59 @@ class KeyDesk:
 
     def _login(self, request: Request, peer: Peer) -> Login:
         """Who has proved to be who. Raises ControlError; a wrong try counts in the ceremony as well."""
-        person, password = _text(request, "person"), _text(request, "password")
+        person, password = text_in(request, "person"), text_in(request, "password")
         if not peer.session:
             raise ControlError("the command that asks is gone already", 3)
         try:
             account: Account = self._accounts.person(person, password)
         except WrongPassword as error:
-            self._conducting.call(lambda: self._conducting.handle(steps.WrongLogin(person)))
+            # It may be a password, typed as the name, and what is in the ledger stays there.
+            named = person if self._known(person) else "withheld"
+            self._conducting.call(lambda: self._conducting.handle(steps.WrongLogin(named, wall_ms())))
             raise ControlError(str(error), 1) from None
         number, named = secrets.token_hex(LONGEST // 2), f"account.{account.name}"
         return Login(account.name, account.role, account.group, named, peer.session, number, self._terminal)
 
-    def _moving(self, act: Callable[[], Any], *, inside: bool = True) -> Iterator[Answer]:
-        """Do something to the ceremony, and tell what follows until people have to act again."""
+    def _known(self, person: str) -> bool:
+        """Whether this is the name of somebody."""
+        try:
+            return is_name(person) and person in self._accounts.names()
+        except ControlError:  # nobody can be read, and a stop must not wait for that
+            return False
+
+    def _moving(self, act: Callable[[], list[Tell] | None], *, inside: bool = True) -> Iterator[Answer]:
+        """Do something to the ceremony, and tell what follows until people have to act again; when nothing was
+        done, only why: what others do meanwhile is theirs."""
         conducting = self._conducting
         last = conducting.told[-1][0] if conducting.told else 0
         try:
-            conducting.call(act) if inside else act()
+            at_once = (conducting.call(act) if inside else act()) or []
         except CryptoError as error:
             raise ControlError(str(error), 1) from error
-        while True:
+        refused = only_refusals(at_once)
+        if refused:
+            yield from self._kept_meanwhile()
+            yield from map(_told, at_once)
+        while not refused:
             settled, tells = conducting.since(last, BEAT)
             # Whoever hears that a key works shreds its papers, so that is on disk first; a stop waits for no disk.
-            kept = self._kept()
-            while any(tell.word != State.ABORTING.value for _, tell in tells) and not kept.wait(BEAT):
-                yield _beat()
+            if any(tell.word != State.ABORTING.value for _, tell in tells):
+                yield from self._kept_meanwhile()
             for number, tell in tells:
                 last = number
-                yield {"tell": {"word": tell.word, "en": tell.en, "zh": tell.zh}}
+                yield _told(tell)
             if settled and not tells:
                 break
             if not tells:
                 yield _beat()
-        state, step = conducting.call(lambda: (conducting.ceremony.state.value, conducting.ceremony.next_step()))
+        state, step = conducting.call(lambda: (conducting.ceremony.state.value, conducting.next_step()))
         yield {"end": state, "step": {"word": step.word, "en": step.en, "zh": step.zh}}
+
+    def _kept_meanwhile(self) -> Iterator[Answer]:
+        """Signs of life until all so far is on disk."""
+        kept = self._kept()
+        while not kept.wait(BEAT):
+            yield _beat()
 
     def _keep(self) -> None:
         """Wait until all is on disk. Raises ControlError."""
@@ -324,27 +275,10 @@ def _beat() -> Answer:
     return {"beat": time.time_ns() // 1_000_000}
 
 
-REFUSED = (
-    "somebody typed a component here: it is spoiled, and nothing of it was kept. Tell both people, clear the"
-    " history of the shell, destroy the envelope and ask for a new order"
-)
+def _told(tell: Tell) -> Answer:
+    return {"tell": {"word": tell.word, "en": tell.en, "zh": tell.zh}}
 
 
-def waiting_orders(conducting: Conducting) -> list[Row]:
-    """The rows of orders that came and were not opened."""
-    used = conducting.held().orders
-    return [row for row in conducting.rows if row["event"] == "received" and row["order"] not in used]
-
-
-def _text(request: Request, key: str) -> str:
-    value = request.get(key, "")
-    if not isinstance(value, str):
-        raise ControlError(f"{key} must be a text", 2)
-    return value
-
-
-def _name(request: Request, key: str) -> str:
-    value = _text(request, key)
-    if not is_name(value):
-        raise ControlError(f"{key} must be a short name of letters, digits, '.', '-' and '_'", 2)
-    return value
+def only_refusals(tells: list[Tell]) -> bool:
+    """Whether something was told, and it is only why nothing was done."""
+    return bool(tells) and all(tell.word in REFUSALS for tell in tells)

@@ -45,6 +45,8 @@ class KeyGuard:
         self._said, self._say_at = ("", ""), 0.0
         self.findings: list[guards.Finding] = []
         self.seen: dict[str, guards.Seen] | None = None
+        self._serial = ""
+        """The serial number that was judged last."""
         self.sealing = ("none", "")
         """At which level the agent's own secrets are kept, and why not at another."""
 
@@ -63,33 +65,46 @@ class KeyGuard:
     def give_way(self) -> None:
         """Ask no more: a ceremony begins. What was asked is still `pending` until it is answered."""
         self._given_up, self._survey = self._survey or self._given_up, None
+        self._serial = ""
 
     def pending(self, now: float) -> bool:
         """Whether the EPP is busy with a question of a look; it does one thing at a time."""
         return any(survey is not None and survey.pending(now) for survey in (self._survey, self._given_up))
 
-    def look(self, *, signed_on: bool = False) -> None:
-        """Look as soon as possible. signed_on: the host has just given new working keys."""
+    def look(self, *, signed_on: bool = False, anew: bool = False) -> None:
+        """Look as soon as possible. signed_on: the host has just given new working keys. anew: it may be another
+        EPP, or one that was opened, so what was seen before counts no more."""
         # A look that is under way began before whatever has happened: half of it would be of an older time.
         self.give_way()
         self._look_at = 0.0
+        if anew:
+            self.seen = None
         self._signed_on = self._signed_on or signed_on
 
-    def service(self) -> tuple[str, str]:
-        """Whether the slots let the terminal serve customers: ok, stopped or unknown; and why."""
+    def service(self, answers: bool = True) -> tuple[str, str]:
+        """Whether the slots let the terminal serve customers: ok, stopped or unknown; and why. answers: whether the
+        EPP can be asked."""
         if critical := [found.en for found in self.findings if found.critical]:
             return "stopped", "; ".join(critical)
+        if not answers:
+            return "unknown", "the EPP does not answer, so nobody knows whether its keys are there"
         if self.seen is None:
-            return "unknown", "the slots of the EPP were not looked at since the agent was started"
+            return "unknown", "the slots of the EPP were not looked at yet, since the start or since it has changed"
         return "ok", ""
 
     def turn(
         self, now: float, wall: int, serial: str, slots: Iterable[str], held: Callable[[], Holdings]
     ) -> list[dict[str, Any]]:
         """Go on with a look, or begin one that is due. slots: what the EPP told of by itself. Returns new rows."""
+        rows: list[dict[str, Any]] = []
+        if serial != self._serial:
+            # Before any slot, and not only by a good look: another EPP may never tell of its slots.
+            self._serial = serial
+            rest = [old for old in self.findings if old.word != "serial_changed"]
+            rows = self._note([*guards.serial(serial, held()), *rest], serial)
         if self._survey is None:
             if now < self._look_at or self.pending(now):
-                return []
+                return rows
             self._looks += 1
             table = self._table
             ours = held().slots
@@ -100,9 +115,9 @@ class KeyGuard:
         if slot := survey.next(now):
             self._perform(Operation(survey.id_of(slot), self._table.epp, "key_check", "agent", {"slot": slot}))
         if not survey.done:
-            return []
+            return rows
         self._survey, self._look_at = None, now + (HOURLY if survey.good else AGAIN)
-        return self._judge(survey, wall, serial, held()) if survey.good else []
+        return rows + (self._judge(survey, wall, serial, held()) if survey.good else [])
 
     def say(self, now: float, service: str, why: str) -> None:
         """Tell the points. service, why: what holds, a ceremony included."""
@@ -132,10 +147,15 @@ class KeyGuard:
         if self._signed_on:
             found += guards.unchanged(self._before, after, table.working)
         self._signed_on, self._before = False, after
+        self.seen = survey.seen
+        self._put(Note("slots", _row(survey, found, serial)))
+        return self._note(found, serial)
+
+    def _note(self, found: list[guards.Finding], serial: str) -> list[dict[str, Any]]:
+        """Take over what was found; the rows of what was not found before."""
         before = {_which(old) for old in self.findings}
         fresh = [new for new in found if _which(new) not in before]
-        self.findings, self.seen = found, survey.seen
-        self._put(Note("slots", _row(survey, found, serial)))
+        self.findings = found
         for finding in fresh:
             log.warning("keys: %s", finding.en)
         return guards.rows(fresh, self._terminal, serial)

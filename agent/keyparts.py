@@ -4,33 +4,47 @@ may be seen of all that.
 
 import hashlib
 import json
+import logging
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from importlib import metadata
 from typing import Any
 
 from agent.accounts import Accounts
-from agent.conducting import IDLE, Conducting, wall_ms
+from agent.conducting import IDLE, TURN, Conducting, wall_ms
 from agent.config import Config
 from agent.crypto import receipts
 from agent.crypto.guards import due
 from agent.crypto.holdings import Holdings, Slot
+from agent.crypto.orders import is_name
 from agent.crypto.phrases import STEPS
-from agent.crypto.sealing import Mark
 from agent.crypto.steps import Tell
-from agent.errors import ControlError, CryptoError
-from agent.identity import Identity, open_identity
-from agent.keydesk import KeyDesk, waiting_orders
+from agent.errors import ControlError, CryptoError, LedgerError, StoreCorrupt, StoreError
+from agent.identity import Identity
+from agent.keydesk import KeyDesk
 from agent.keytable import Keys, keyring
 from agent.model import Fence, Heard, Note, Operation
+from agent.orderdesk import waiting_orders
+from agent.peer import Peer
 from agent.store import Store
 
 CASH = ("cassette.", "reject.", "acceptor.", "cashbox.", "retain.")
 """Beginnings of the points whose values a ceremony writes down, as a digest, before it begins."""
+ALWAYS = frozenset({"status", "exposed"})
+"""What may be asked though nothing that is kept of keys can be believed."""
+PATIENCE = 30.0
+
+log = logging.getLogger(__name__)
 
 
 class KeyParts:
-    """Everything about keys in one agent. Raises ConfigError when the signers' file is not good."""
+    """Everything about keys in one agent. Raises ConfigError when the signers' file is not good.
+
+    What the store keeps of keys is believed only if it is what the ledger has. If not, the service is stopped with
+    the reason, no ceremony runs and the EPP is asked nothing; the devices are watched all the same.
+    """
 
     def __init__(
         self,
@@ -38,18 +52,16 @@ class KeyParts:
         table: Keys,
         store: Store,
         accounts: Accounts,
+        identity: Identity,
         put: Callable[[Heard | Operation | Note | Fence], None],
         perform: Callable[[Operation], None],
         stop: threading.Event,
     ) -> None:
-        self._table, self._store = table, store
+        self._table, self._store, self.identity = table, store, identity
         self._terminal = config.terminal.id
-        reader = store.reader()
-        kept = reader.kept()
-        reader.close()
-        self.identity = self._who(config, kept, put)
+        self._stop, self._damage, self._compared = stop, "", threading.Event()
         self.conducting = Conducting(
-            table, self._terminal, kept, put, perform, self._counters, stop, metadata.version("tillwire")
+            table, self._terminal, self._kept(), put, perform, self._counters, stop, metadata.version("tillwire")
         )
         level = self.identity.mark.level if self.identity.mark else "none"
         self.conducting.guard.sealing = (level, "; ".join(self.identity.passed_over) or self.identity.why)
@@ -64,14 +76,59 @@ class KeyParts:
             self._terminal, self.conducting, accounts, ring, self._newest, self._receipt, self._status, fence
         )
 
-    def _who(self, config: Config, kept: list[dict[str, Any]], put: Callable[[Note], None]) -> Identity:
-        """The signing key; a new mark of the sealed file becomes a row, so that an older file is told next time."""
-        marks = [Mark(row["level"], row["generation"]) for row in kept if row["kind"] == "sealed"]
-        expected = marks[-1] if marks else None
-        found = open_identity(config.terminal.data, self._terminal, expected)
-        if found.mark is not None and found.mark != expected:
-            put(Note("sealed", {"level": found.mark.level, "generation": found.mark.generation}))
-        return found
+    def forgive(self, name: str) -> None:
+        """Let a person whose account was unlocked take part in ceremonies again. Raises ControlError."""
+
+        def act() -> None:
+            self.conducting.record("login", person=name, result="unlocked")
+            self.conducting.ceremony.forgive(name)
+
+        if is_name(name):  # nobody else can take part, and what they tried stands under no name
+            self.conducting.call(act)
+
+    def run(self) -> None:
+        """Compare what is kept with the ledger, then conduct until `stop` is set."""
+        if not self._damage:
+            self._compare()
+        self._compared.set()
+        if not self._damage:
+            self.conducting.run()
+        while not self._stop.is_set():
+            self.conducting.drain(TURN)
+            self.conducting.guard.say(time.monotonic(), "stopped", self._damage)
+
+    def answers(self, request: Mapping[str, Any], peer: Peer) -> Iterator[dict[str, Any]]:
+        """Answer one request. Raises ControlError."""
+        if not self._compared.wait(PATIENCE):
+            raise ControlError("what is kept of keys is still being compared with the ledger: wait a little")
+        if self._damage and request.get("act") not in ALWAYS:
+            raise ControlError(self._damage, 1)
+        yield from self.desk.answers(request, peer)
+
+    def _kept(self) -> list[dict[str, Any]]:
+        """The rows about keys; none when they cannot be believed."""
+        try:
+            with closing(self._store.reader()) as reader:
+                return reader.kept()
+        except (LedgerError, StoreCorrupt) as error:
+            self._distrust(error)
+            return []
+
+    def _compare(self) -> None:
+        try:
+            with closing(self._store.reader()) as reader:
+                reader.compare_kept()
+        except (LedgerError, StoreError) as error:
+            self._distrust(error)
+
+    def _distrust(self, error: Exception) -> None:
+        if isinstance(error, StoreCorrupt):
+            self._store.doubt(error)
+        self._damage = (
+            f"what the store tells of keys cannot be believed ({error}): keep a copy of its folder as evidence, and"
+            " ask who is responsible for keys"
+        )
+        log.error("keys: %s", self._damage)
 
     def _counters(self) -> str:
         """SHA-256 (hex) of the cash counters as the store has them."""
@@ -126,9 +183,9 @@ class KeyParts:
         conducting, held = self.conducting, self.conducting.held()
         ceremony, identity = conducting.ceremony, self.identity
         running = ceremony.state not in IDLE
-        step, (service, why) = ceremony.next_step(), conducting.service()
+        step, (service, why) = conducting.next_step(), self._service()
         waiting = waiting_orders(conducting)
-        if waiting and not running:
+        if waiting and not running and not conducting.resuming:
             step = Tell("waiting", *STEPS["waiting"].filled(order=waiting[0]["order"]))
         return {
             "epp": self._table.epp,
@@ -157,6 +214,9 @@ class KeyParts:
                 if row["event"] in ("closed", "aborted")
             ],
         }
+
+    def _service(self) -> tuple[str, str]:
+        return ("stopped", self._damage) if self._damage else self.conducting.service()
 
     def _slots(self, held: Holdings) -> list[dict[str, Any]]:
         seen, out = self.conducting.guard.seen or {}, []

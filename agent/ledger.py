@@ -9,7 +9,10 @@ chain with a JSON parser and SHA-256; nothing here needs a key.
 
 Kinds of rows and the keys they carry beside seq, at (wall clock, ms), up (monotonic, ms), boot and kind:
 
-    start, stop     version, config (digest), store (how the store was found) | reason
+    start, stop     version, config (digest), store (how the store was found), clock (its quality), and key (the id
+                    of the key that signs) or unsigned (why nothing is signed) | reason
+    clock           was, now, jump_ms, quality      the wall clock was set, or its quality changed (agent/clock.py)
+    checkpoint      covers, hash, anchor, version, key, sig   signs the row before it (agent/checkpoints.py)
     change          device, point, value, was, and when there is any: raw, inferred
     known           device, values {point: value}   points that are known again, unchanged, or for the first time
     unknown         device, points [point]          points whose value is older than its max_age
@@ -29,7 +32,13 @@ Kinds of rows and the keys they carry beside seq, at (wall clock, ms), up (monot
     sealed          level, generation               who keeps the agent's own secrets (agent/crypto/sealing.py)
     account         event (added, removed, unlocked, changed, wrong), name, by, and role and group when it is new
     thread          name, error                     a thread that died and was started again
-    store           event, and what it names: a store that was set aside and its head
+    store           event, clock, previous          a store that was set aside, and the head of its chain
+
+Anchors. Old rows may be pruned, from the oldest end and only up to a row that a checkpoint covers. The store then
+remembers the last pruned row and the hash after it (anchor_seq, anchor_hash), and the chain begins with that hash.
+Nobody has to believe the store: whoever had changed the hash could not meet the first checkpoint after it, which
+signs the hash of a later row (or of the anchor itself), and later checkpoints name the anchor. So at least the
+checkpoint stays whose row is at or after the anchor, and what was pruned was signed before it went.
 """
 
 import hashlib

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 VERSION = 1
+DEFLATED = "application/json+deflate"
+"""The content type of a deflated message."""
 
 
 def topic(org: str, terminal: str, *rest: str) -> str:
@@ -44,6 +46,7 @@ class Birth(_Message):
     head: int
     acked: int
     devices: tuple[SessionDevice, ...]
+    certificate: int = Field(default=0, description="when this terminal's certificate ends; 0 when it has none")
 
 
 class Death(_Message):
@@ -98,13 +101,30 @@ class LedgerRow(BaseModel):
 
 
 class LedgerBatch(_Message):
-    """`ledger`: consecutive rows in order. `before` and `hash` are the chain's hashes (hex) before the first and
-    after the last of them: SHA-256(hash before || bytes of the row), row by row."""
+    """`ledger`: consecutive rows in order. With the content type application/json+deflate (MQTT 5) the payload is
+    the JSON, deflated as RFC 1950 says (zlib); without a content type it is the JSON. `before` and `hash` are the
+    chain's hashes (hex) before the first and after the last of them: SHA-256(hash before || bytes of the row), row
+    by row."""
 
     epoch: str
     before: str
     hash: str
     rows: tuple[LedgerRow, ...]
+
+
+class Traffic(_Message):
+    """`traffic`, retained, once a day: what the line has carried, in bytes with TCP and TLS. `day` is the last that
+    is over, by the terminal's calendar; `up` and `down` are of its month until then. `saving` says what is told
+    less often because the month's `budget` (0: none) comes to its end."""
+
+    at: int
+    day: str
+    day_up: int
+    day_down: int
+    up: int
+    down: int
+    budget: int = 0
+    saving: Literal["no", "refresh", "rows"] = "no"
 
 
 def ledger_batch(epoch: str, before: bytes, rows: Iterable[tuple[int, bytes, bytes]]) -> bytes:
@@ -124,6 +144,7 @@ CHANNELS: dict[str, tuple[tuple[type[BaseModel], ...], bool]] = {
     "session": ((Birth, Death), True),
     "state/{device}": ((DeviceState,), True),
     "ledger": ((LedgerBatch,), False),
+    "traffic": ((Traffic,), True),
 }
 """Topic below the terminal -> (models, retained). All QoS 1."""
 
@@ -148,6 +169,7 @@ def asyncapi() -> dict[str, Any]:
             "messages": {
                 m.__name__: {
                     "contentType": "application/json",
+                    **({"x-also": DEFLATED} if m is LedgerBatch else {}),
                     "payload": {"$ref": f"#/components/schemas/{m.__name__}"},
                 }
                 for m in models

@@ -4,6 +4,7 @@ Threads: one per link, one core, one uplink, one control. They share the queue a
 started again, and its death is a row of the ledger.
 """
 
+import json
 import logging
 import queue
 import threading
@@ -11,23 +12,26 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import catalogue, points
 from agent.accountdesk import AccountDesk
 from agent.accounts import Accounts
+from agent.clock import Clock, Instant
 from agent.config import Config
 from agent.control import Control, Desk
 from agent.core import Core, Item
 from agent.diagnose import as_json, collect
 from agent.errors import StoreCorrupt, StoreError
 from agent.faults import Faults
+from agent.ledger import Row
 from agent.link import Link
 from agent.messages import DeviceState, SessionDevice
 from agent.model import Batch, Fence, Heard, Note, Operation, Outcome, Reading
+from agent.notary import Notary
 from agent.state import published
-from agent.store import Reader, Store
+from agent.store import TAIL, Reader, Store
+from agent.timepiece import boot_id, look
 from agent.uplink import Uplink
 from agent.watch import Watch
 
@@ -72,20 +76,23 @@ class _Worker:
 
 
 class Service:
-    """One terminal. `run` returns after `stop` was set. Raises StoreError or ControlError when it cannot begin."""
+    """One terminal. `run` returns after `stop` was set. Raises StoreError or ControlError when it cannot begin.
 
-    def __init__(self, config: Config) -> None:
+    look   tells the time; the monotonic clock in it is this process's own"""
+
+    def __init__(self, config: Config, look: Callable[[], Instant] = look) -> None:
         self.stop, self._hang_up = threading.Event(), threading.Event()
-        self._config = config
+        self._config, self._look = config, look
         self._catalogue = catalogue.parse(resources.files("agent").joinpath("faults.toml").read_text("utf-8"))
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._store = Store(config.terminal.data, config.terminal.id)
         self._store.forget_all()
-        self._accounts = Accounts(config.terminal.data / "accounts.json", wall_ms)
+        self._accounts = Accounts(config.terminal.data / "accounts.json", lambda: look().wall_ms)
         self._boot = boot_id()
         self._version = metadata.version("tillwire")
         self._trouble = ""
         self._removed: list[str] = []
+        self._notary = Notary(config, self._store, look, self._boot, self._version)
         self._core = self._make_core()
         self._links = self._make_links()
         self._keys = self._make_keys()
@@ -97,7 +104,7 @@ class Service:
             self._queue.put,
             self._uplink_status,
             self._diagnose,
-            lambda: self._trouble,
+            lambda: self._trouble or self._notary.trouble,
             self._desks(),
             self.stop,
         )
@@ -106,13 +113,14 @@ class Service:
         if self._uplink:
             workers.append(("uplink", self._uplink.run))
         if self._keys:
-            workers.append(("keys", self._keys.conducting.run))
+            workers.append(("keys", self._keys.run))
         workers += [(f"link:{link.name}", link.run) for link in dict.fromkeys(self._links.values())]
         self._workers = [_Worker(name, target) for name, target in workers]
 
     def run(self) -> None:
         """Start everything, keep it running, and stop it cleanly once `stop` is set."""
-        self._queue.put(Note("start", self._start_facts()))
+        for note in (Note("start", self._start_facts()), *self._notary.notes):
+            self._queue.put(note)
         for worker in self._workers:
             worker.start()
         while not self.stop.wait(SUPERVISE):
@@ -130,8 +138,9 @@ class Service:
         ours = [f for f in faults if f.device in self._config.devices]
         removed = [f for f in faults if f.device not in self._config.devices]
         self._removed = sorted({p.device for p in reader.points()} - self._config.devices.keys())
+        clock = Clock(self._boot, [json.loads(row) for _, row, _ in reader.rows(reader.head()[0] - TAIL, TAIL)])
         reader.close()
-        return Core(Watch(last), Faults(self._catalogue, ours), self._boot, removed)
+        return Core(Watch(last), Faults(self._catalogue, ours), self._boot, removed, clock)
 
     def _make_links(self) -> dict[str, Link]:
         """Device -> its link; devices that share a line share the link."""
@@ -145,16 +154,18 @@ class Service:
     def _make_keys(self) -> "KeyParts | None":
         if self._config.keys is None:
             return None
-        # Imported here: a terminal into which no keys are loaded needs no cipher in its memory.
+        # Imported here: a terminal into which no keys are loaded needs none of it in its memory.
         from agent.keyparts import KeyParts
 
-        return KeyParts(
-            self._config, self._config.keys, self._store, self._accounts, self._queue.put, self._perform, self.stop
-        )
+        table, identity = self._config.keys, self._notary.identity
+        take, perform = self._queue.put, self._perform
+        return KeyParts(self._config, table, self._store, self._accounts, identity, take, perform, self.stop)
 
     def _desks(self) -> Mapping[str, Desk]:
-        people = AccountDesk(self._accounts, self._queue.put)
-        return {"accounts": people.answers, **({"keys": self._keys.desk.answers} if self._keys else {})}
+        people = AccountDesk(self._accounts, self._queue.put, self._keys.forgive if self._keys else None)
+        desks: dict[str, Desk] = {"accounts": people.answers}
+        desks |= {"export": self._notary.answers, "signer": self._notary.signer}
+        return desks | ({"keys": self._keys.answers} if self._keys else {})
 
     def _perform(self, operation: Operation) -> None:
         """Hand an operation to its link."""
@@ -192,12 +203,13 @@ class Service:
 
     def _start_facts(self) -> dict[str, Any]:
         facts = {"version": self._version, "config": self._config.digest, "store": self._store.found}
+        facts |= self._notary.facts
         return {**facts, "previous": self._store.previous} if self._store.previous else facts
 
     def _state_of(self, reader: Reader, device: str, session: str) -> DeviceState:
         faults = [f for f in reader.faults() if f.device == device]
         return published(
-            reader.points(device), self._store.seen(device), faults, self._catalogue, session, wall_ms()
+            reader.points(device), self._store.seen(device), faults, self._catalogue, session, self._look()
         )
 
     def _committed(self, urgent: bool) -> None:
@@ -216,6 +228,7 @@ class Service:
             "uplink": self._uplink_status(),
             "store": self._store.found,
             "trouble": self._trouble,
+            "signing": self._notary.trouble,
         }
         return as_json(collect(self._config, live, self._store.path))
 
@@ -224,15 +237,17 @@ class Service:
         while True:
             patience = min(FLUSH, max(0.0, self._core.deadline() - time.monotonic()))
             items = self._drain(patience)
-            now, wall = time.monotonic(), wall_ms()
+            moment = self._look()
+            now = moment.now
             real = [item for item in items if item is not None]
-            self._note_seen(real, now, wall)
-            self._commit(self._core.step(real, now, wall))
+            self._note_seen(real)
+            self._commit(self._core.step(real, now, moment.wall_ms, moment.synced))
             for item in real:
                 if isinstance(item, Operation):
                     self._perform_late(item, now)
                 elif isinstance(item, Fence) and not self._trouble:
                     item.reached()
+            self._notary.turn(moment)
             if None in items:
                 return
             if not items:
@@ -248,22 +263,26 @@ class Service:
         except queue.Empty:
             return items
 
-    def _note_seen(self, items: Sequence[Item], now: float, wall: int) -> None:
+    def _note_seen(self, items: Sequence[Item]) -> None:
         for item in items:
             if isinstance(item, Heard):
-                seen = {r.point: wall - round((now - r.at) * 1000) for r in item.items if isinstance(r, Reading)}
+                seen = {r.point: round(r.at * 1000) for r in item.items if isinstance(r, Reading)}
                 self._store.saw(item.device, seen)
 
     def _commit(self, batch: Batch) -> None:
         """Make a batch durable, however long it takes: nothing that was accepted is let go."""
+        damage = ""
         while batch:
             try:
+                if damage:
+                    batch.rows[:0] = self._begin_anew(damage)
+                    damage = ""
                 self._store.commit(batch)
                 self._trouble = ""
                 return
             except StoreCorrupt as error:
                 log.error("%s", error)
-                self._begin_anew(str(error))
+                damage = str(error)
             except StoreError as error:
                 if not self._trouble:
                     log.error("%s", error)
@@ -271,11 +290,16 @@ class Service:
                 if self.stop.wait(1.0):
                     return
 
-    def _begin_anew(self, why: str) -> None:
-        """Go on with a new store. It knows no point yet, so nothing may pass for unchanged: all is read afresh."""
+    def _begin_anew(self, why: str) -> list[Row]:
+        """Go on with a new store. It knows no point yet, so nothing may pass for unchanged: all is read afresh.
+
+        Returns its first rows, which name the old chain: were others before them, a power cut could part the two.
+        """
         self._store.set_aside(why)
         self._core = self._make_core()
-        self._queue.put(Note("store", {"event": self._store.found, "previous": self._store.previous}))
+        note = Note("store", {"event": self._store.found, "previous": self._store.previous})
+        moment = self._look()
+        return self._core.step([note], moment.now, moment.wall_ms, moment.synced).rows
 
     def _flush(self) -> None:
         try:
@@ -300,8 +324,10 @@ class Service:
         self._join("link:")
         self._queue.put(None)
         self._join("core")
+        moment, note = self._look(), Note("stop", {"reason": "asked"})
         try:
-            self._store.commit(self._core.finish(time.monotonic(), wall_ms(), Note("stop", {"reason": "asked"})))
+            self._store.commit(self._core.finish(moment.now, moment.wall_ms, note, moment.synced))
+            self._notary.turn(moment, stopping=True)
         except StoreError as error:
             log.error("%s", error)
         if self._uplink:
@@ -321,16 +347,3 @@ class Service:
         for worker in self._workers:
             if worker.name.startswith(name) and worker.thread:
                 worker.thread.join(5.0)
-
-
-def wall_ms() -> int:
-    """The wall clock in milliseconds since 1970 UTC."""
-    return time.time_ns() // 1_000_000
-
-
-def boot_id() -> str:
-    """An id of this boot of the machine: the kernel's where there is one."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:12]
-    except OSError:
-        return f"{wall_ms() - round(time.monotonic() * 1000):x}"

@@ -28,6 +28,7 @@ from agent.addresses import is_loopback
 from agent.config import Tls
 from agent.drivers.framing import Records, record
 from agent.errors import LinkError
+from agent.tls import context
 
 PORTS = (80, 443, *range(5846, 5857))
 """Where a publisher may be, in this order (XFS4IoT release 2021-1, service discovery); 443 with wss only."""
@@ -312,12 +313,7 @@ def _said(error: OSError) -> str:
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
-    """Verified TLS, always; there is no way here to switch verification off."""
     try:
-        context = ssl.create_default_context(cafile=str(tls.ca))
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if tls.certificate:
-            context.load_cert_chain(str(tls.certificate), str(tls.key) if tls.key else None)
+        return context(tls)
     except OSError as error:
         raise LinkError("unusable", f"the certificates of the line's tls table cannot be used: {error}") from error
-    return context

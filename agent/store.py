@@ -14,15 +14,16 @@ import os
 import secrets
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from agent import ledger
+from agent import aside, ledger
 from agent.errors import LedgerError, StoreCorrupt, StoreError
-from agent.model import Batch, Fault, StoredPoint
+from agent.model import Batch
+from agent.reading import KEPT as KEPT
+from agent.reading import Reader as Reader
+from agent.reading import border
 
 FILE = "store.db"
 SCHEMA = """
@@ -36,117 +37,8 @@ CREATE TABLE IF NOT EXISTS faults (
     PRIMARY KEY (device, point, code)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS kept (seq INTEGER PRIMARY KEY, row BLOB NOT NULL);
 """
-KEPT = frozenset({"ceremony", "sealed"})
-"""Kinds of rows that are read again at every start, however old; a copy of them is found without reading all."""
 TAIL = 64
 """Rows whose chain is checked at every start: a start must not depend on the length of the ledger."""
-CHUNK = 1000
-"""Rows of one read while the whole chain is checked."""
-
-
-@contextmanager
-def _border(path: Path) -> Iterator[None]:
-    """Translate SQLite's errors: damage is StoreCorrupt, all else StoreError."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "malformed" in str(error):
-            raise StoreCorrupt(f"{path} is damaged ({error})") from error
-        raise StoreError(f"{path} cannot be used ({error}): check the disk and the folder's owner") from error
-
-
-class Reader:
-    """A read-only view of a store file, for one thread. Sees each commit as a whole, never half of one."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with _border(path):
-            self._db = sqlite3.connect(
-                f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
-            )
-            self.epoch = self.meta("epoch")
-            self.terminal = self.meta("terminal")
-
-    def close(self) -> None:
-        self._db.close()
-
-    def meta(self, key: str) -> str:
-        """A fact about the store: epoch, terminal, acked. Empty when it is not there."""
-        with _border(self.path):
-            found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return str(found[0]) if found else ""
-
-    def head(self) -> tuple[int, bytes]:
-        """(seq, hash) of the last row."""
-        with _border(self.path):
-            found = self._db.execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
-        return (int(found[0]), bytes(found[1])) if found else (0, ledger.genesis(self.terminal, self.epoch))
-
-    def hash_at(self, seq: int) -> bytes:
-        """The hash after row `seq`; of 0 it is the genesis hash. Raises LedgerError when the row is not there."""
-        if seq == 0:
-            return ledger.genesis(self.terminal, self.epoch)
-        with _border(self.path):
-            found = self._db.execute("SELECT hash FROM ledger WHERE seq = ?", (seq,)).fetchone()
-        if found is None:
-            raise LedgerError(seq, f"there is no row {seq} in {self.path}")
-        return bytes(found[0])
-
-    def rows(self, after: int, limit: int) -> list[tuple[int, bytes, bytes]]:
-        """Up to `limit` rows of (seq, canonical bytes, hash) that follow `after`."""
-        with _border(self.path):
-            return self._db.execute(
-                "SELECT seq, CAST(row AS BLOB), hash FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
-            ).fetchall()
-
-    def kept(self) -> list[dict[str, Any]]:
-        """Every row whose kind is in KEPT, oldest first."""
-        with _border(self.path):
-            found = self._db.execute("SELECT CAST(row AS BLOB) FROM kept ORDER BY seq").fetchall()
-        return [json.loads(row) for (row,) in found]
-
-    def batch(self, after: int, limit: int, size: int) -> list[tuple[int, bytes, bytes]]:
-        """The next rows after `after`: at most `limit` of them and about `size` bytes, but at least one."""
-        taken: list[tuple[int, bytes, bytes]] = []
-        total = 0
-        for row in self.rows(after, limit):
-            total += len(row[1])
-            if taken and total > size:
-                break
-            taken.append(row)
-        return taken
-
-    def verify(self) -> Iterator[dict[str, Any]]:
-        """Compute the whole chain again: {"progress": [done, total]} after each thousand rows, and at last
-        {"verified": rows, "epoch", "head", "hash"} or {"broken": seq, "why": sentence}."""
-        head, _ = self.head()
-        seq, digest = 0, self.hash_at(0)
-        try:
-            while rows := self.rows(seq, CHUNK):
-                seq, digest = ledger.verify(rows, digest, seq)
-                yield {"progress": [seq, head]}
-        except LedgerError as error:
-            yield {"broken": error.seq, "why": str(error)}
-            return
-        yield {"verified": seq, "epoch": self.epoch, "head": seq, "hash": digest.hex()}
-
-    def points(self, device: str = "") -> list[StoredPoint]:
-        """The last value of every point of a device (or of all devices), by name."""
-        with _border(self.path):
-            found = self._db.execute(
-                "SELECT device, point, value, known, at, raw, inferred FROM points WHERE ?1 IN ('', device)",
-                (device,),
-            ).fetchall()
-        return [StoredPoint(d, p, json.loads(v), bool(k), at, raw, bool(i)) for d, p, v, k, at, raw, i in found]
-
-    def faults(self) -> list[Fault]:
-        """The open faults, oldest first."""
-        with _border(self.path):
-            found = self._db.execute(
-                "SELECT device, point, code, value, since, raw FROM faults ORDER BY since"
-            ).fetchall()
-        return [Fault(d, p, code, json.loads(v), since, raw) for d, p, code, v, since, raw in found]
 
 
 class Store:
@@ -162,7 +54,7 @@ class Store:
         self.terminal = terminal
         self.on_commit = on_commit
         self._lock = threading.Lock()
-        self.epoch, self.head, self.head_hash = "?", 0, b""
+        self.epoch, self.head, self.head_hash = "unknown", 0, b""
         self._acked = self._acked_on_disk = 0
         self._doubt = ""
         self._seen: dict[str, dict[str, int]] = {}
@@ -193,7 +85,7 @@ class Store:
                 kept.append((seq, body))
         with self._lock:
             acked = self._acked
-            with _border(self.path), self._transaction() as db:
+            with border(self.path), self._transaction() as db:
                 db.executemany("INSERT INTO ledger VALUES (?, ?, ?)", rows)
                 db.executemany("INSERT INTO kept VALUES (?, ?)", kept)
                 db.executemany(
@@ -220,7 +112,7 @@ class Store:
 
     def forget_all(self) -> None:
         """Mark every point unknown: nothing was seen while the agent did not run."""
-        with self._lock, _border(self.path), self._transaction() as db:
+        with self._lock, border(self.path), self._transaction() as db:
             db.execute("UPDATE points SET known = 0")
 
     @property
@@ -240,12 +132,12 @@ class Store:
             self.commit(Batch())
 
     def saw(self, device: str, points: Mapping[str, int]) -> None:
-        """Note when points were last seen, {point: wall clock in ms}; forgotten at the end of the process."""
+        """Note when points were last seen, {point: monotonic ms}; forgotten at the end of the process."""
         with self._lock:
             self._seen.setdefault(device, {}).update(points)
 
     def seen(self, device: str) -> dict[str, int]:
-        """{point: wall clock in ms} of what this process has seen of a device."""
+        """{point: monotonic ms} of what this process has seen of a device."""
         with self._lock:
             return dict(self._seen.get(device, {}))
 
@@ -264,16 +156,12 @@ class Store:
     def set_aside(self, why: str) -> None:
         """Put the damaged file out of the way, whole, as evidence, and go on with a new epoch."""
         with self._lock:
-            self._doubt = ""
+            self._doubt = why  # until there is a new one: half of a new file must take no commit of the old chain
             self.found, self.previous = self._start_anew(why)
+            self._doubt = ""
 
     def _make_folder(self, folder: Path) -> None:
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"{folder} cannot be made ({error.strerror}): make it and give it to the agent"
-            ) from error
+        aside.make_folder(folder)
         try:
             self._lock_file = (folder / "lock").open("w")
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -285,17 +173,21 @@ class Store:
             ) from error
 
     def _open(self) -> tuple[str, str]:
-        fresh = not self.path.exists()
+        is_new = not self.path.exists()
+        aside.finish(self.path)
         try:
             self._connect()
             if self._reader_checks():
-                return ("new" if fresh else "good"), ""
+                name, old = aside.last(self.path)
+                if name and not self.head:
+                    return f"new after {name}, which was set aside", old
+                return ("new" if is_new else "good"), ""
         except (StoreCorrupt, LedgerError) as error:
             return self._start_anew(str(error))
         return self._start_anew(f"{self.path} belongs to another terminal")
 
     def _connect(self) -> None:
-        with _border(self.path):
+        with border(self.path):
             self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             os.chmod(self.path, 0o600)
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -327,16 +219,11 @@ class Store:
 
     def _start_anew(self, why: str) -> tuple[str, str]:
         self._db.close()
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        aside = self.path.with_name(f"{FILE}.aside-{stamp}-{secrets.token_hex(2)}")
         old = f"{self.epoch}/{self.head}"
-        for suffix in ("", "-wal", "-shm"):
-            part = self.path.with_name(self.path.name + suffix)
-            if part.exists():
-                part.rename(aside.with_name(aside.name + suffix))
+        name = aside.put(self.path, self.epoch, self.head)
         self._connect()
         self._reader_checks()
-        return f"{why}; it was set aside as {aside.name}", old
+        return f"{why}; it was set aside as {name}", old
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

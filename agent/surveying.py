@@ -1,7 +1,8 @@
 """This file knows one look at all key slots of the EPP: which are asked, one at a time, and what was seen.
 
-An unanswered question makes the look worthless, and so does a device that refuses all: then nothing is judged, and
-it is looked again. A slot of which the device refuses to speak while it speaks of others is left out.
+A question that is unanswered, or that was not asked, makes the look worthless: then nothing is judged, and it is
+looked again. A slot of which this kind of device can never tell is left out, and its driver says so: the state is
+UNTOLD. A look at nothing but such slots is good: there is nothing that it has missed.
 """
 
 from collections.abc import Iterable
@@ -13,6 +14,8 @@ from agent.model import Outcome
 
 HOURLY, AGAIN, PATIENCE = 3600.0, 60.0, 120.0
 """Seconds between two looks; before the next try after a worthless one; for one answer."""
+UNTOLD = "untold"
+"""The state that a driver tells of such a slot, when it refuses the question."""
 
 
 class Survey:
@@ -26,7 +29,7 @@ class Survey:
         self._until = 0.0
         self.seen: dict[str, Seen] = {}
         self.silent: list[str] = []
-        """Slots of which the device does not speak."""
+        """Slots of which the device can never tell."""
         self.failed = False
 
     @property
@@ -37,7 +40,7 @@ class Survey:
     @property
     def good(self) -> bool:
         """Whether it can be judged."""
-        return self.done and not self.failed and (bool(self.seen) or not self.silent)
+        return self.done and not self.failed
 
     def next(self, now: float) -> str:
         """The slot that is to be asked now, or nothing; the question's id is `id_of` it."""
@@ -66,7 +69,7 @@ class Survey:
         if outcome.result == "done" and state:
             kcv = parsed(answer.facts.get("kcv"), "cmac" if slot in self._cmac else "zero")
             self.seen[slot] = Seen(state, kcv, str(answer.facts.get("usage", "")))
-        elif outcome.result == "refused":
+        elif outcome.result == "refused" and outcome.facts.get("state") == UNTOLD:
             self.silent.append(slot)
         else:
             self.failed = True

@@ -22,6 +22,7 @@ import paho.mqtt.client as mqtt
 import psutil
 from paho.mqtt.enums import CallbackAPIVersion
 
+from bench import drain, fleet, line
 from hwsim.modbus import Modbus
 from tests.cooperative import cooperative
 from tests.whole import Site, wait
@@ -285,6 +286,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer repeats, to see that it runs")
     parser.add_argument("--write", action="store_true", help="put the table into bench/RESULTS.md")
+    parser.add_argument("--only", action="append", metavar="NAME", help="measure only this; may be given again")
     chosen = parser.parse_args()
     rows: list[Row] = []
     measures = (
@@ -293,15 +295,23 @@ def main() -> int:
         (events, 60.0, 5.0),
         (whole, 60.0, 5.0),
         (start, 9, 2),
+        *drain.MEASURES,
+        *line.MEASURES,
+        *fleet.MEASURES,
     )
+    names = [measure.__name__ for measure, _, _ in measures]
+    if unknown := set(chosen.only or ()) - set(names):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there is {', '.join(names)}")
     for measure, full, quick in measures:
+        if chosen.only and measure.__name__ not in chosen.only:
+            continue
         print(f"{measure.__name__} ...", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as folder:
             rows += measure(Path(folder), quick if chosen.quick else full)  # type: ignore[operator]
     table = ["| figure | ours | beside it, same run | ratio |", "|---|---|---|---|"]
     table += [f"| {' | '.join(row)} |" for row in rows]
     print("\n".join(table))
-    if chosen.write:
+    if chosen.write and not chosen.only:
         where = f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}"
         head = f"# Results\n\n`make bench ARGS=--write` on {where}, everything on loopback; medians.\n\n"
         tail = (HERE / "peers.md").read_text() if (HERE / "peers.md").exists() else ""

@@ -6,6 +6,7 @@ Data goes to stdout, talk to stderr. Exit statuses are those of hwsim/errors.py.
 import asyncio
 import json
 import signal
+import subprocess
 import sys
 import time
 from contextlib import ExitStack
@@ -224,6 +225,37 @@ def kinds(ctx: typer.Context, as_json: Json = False) -> None:
         for setting, allowed in kind.SETTINGS.items():
             words = _allowed(allowed)
             print(f"    {setting} = {words if isinstance(words, str) else ' | '.join(words)}")
+
+
+@app.command("fleet")
+def fleet_of_uplinks(
+    terminals: Annotated[int, typer.Option("--terminals", min=1, help="How many.")] = 100,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Processes that share them, at least.")] = 4,
+    retry: Annotated[float, typer.Option("--retry", min=0.1, help="[uplink] retry of each, seconds.")] = 60.0,
+    ramp: Annotated[float, typer.Option("--ramp", min=0.0, help="Seconds in which they are switched on.")] = 60.0,
+    work: Annotated[float, typer.Option("--work", min=0.1, help="Seconds that they work in peace.")] = 60.0,
+    away: Annotated[float, typer.Option("--away", min=0.0, help="Seconds without a broker.")] = 3.0,
+) -> None:
+    """Let many terminals with the agent's own uplink work, restart their broker, and show how they return.
+
+    Needs a checkout with mosquitto: hwsim shares no code with the agent, so a program of the checkout does it
+    (bench/fleet.py, which has more options).
+    """
+    root = Path(__file__).parent.parent
+    if not (root / "bench/fleet.py").exists():
+        raise Refusal("bench/fleet.py is not here: run this in a checkout of the source", NOT_HERE)
+    options = {
+        "terminals": terminals,
+        "processes": processes,
+        "retry": retry,
+        "ramp": ramp,
+        "work": work,
+        "away": away,
+    }
+    words = [f"--{name}={value}" for name, value in options.items()]
+    done = subprocess.run([sys.executable, "-m", "bench.fleet", *words], cwd=root, check=False)
+    if done.returncode:
+        raise Refusal("the fleet did not come to its end; what it printed tells why", NOT_WELL)
 
 
 add_to(app)

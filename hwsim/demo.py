@@ -25,7 +25,7 @@ from typing import Any
 OUTAGE = (20.0, 30.0)
 """When the broker is down, in seconds of the story."""
 END = 42.0
-UNHURRIED = ("known", "start", "stop")
+UNHURRIED = ("known", "start", "stop", "clock", "checkpoint")
 """Kinds of rows that are no news of a moment: they wait for company, or for the first connection."""
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 

@@ -19,7 +19,7 @@ Names = Mapping[str, str]
 Terminal = Literal["A", "B", "C"]
 MISTAKEN = ("refused", "login", "wrong", "trouble", "aborted")
 """Events of ledger rows that a drill counts as a mistake, unless they were planned."""
-FOLLOWS = ("tamper", "serial_changed", "exposed", "abandoned", "device_lost", "device_restarted")
+FOLLOWS = ("tamper", "serial_changed", "exposed", "abandoned", "device_lost")
 """Causes of an end that a row of trouble has told before."""
 
 

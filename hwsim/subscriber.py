@@ -1,7 +1,9 @@
 """This file knows what a stranger makes of Tillwire's messages: plain sentences, and an account of what arrived.
 
-It shares no code with the agent, on purpose. It knows only what the AsyncAPI document says: topics, JSON, and that
-a row's hash is SHA-256(hash before || the row's canonical JSON). Run: python -m hwsim.subscriber --port 1883
+It shares no code with the agent, on purpose. It knows only what the AsyncAPI document says: topics, JSON, content
+types, and that a row's hash is SHA-256(hash before || the row's canonical JSON).
+
+    python -m hwsim.subscriber --port 1883
 """
 
 import argparse
@@ -11,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +22,23 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 TOPICS = "tillwire/v1/#"
+DEFLATED = "application/json+deflate"
 Key = tuple[str, str, int]
 
 
 def canonical(row: dict[str, Any]) -> bytes:
     """The bytes that were hashed: sorted keys, no spaces, UTF-8."""
     return json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def opened(payload: bytes, content_type: str) -> bytes:
+    """The JSON of a message. Without a content type it is JSON as it is. Raises ValueError."""
+    if content_type not in ("", "application/json", DEFLATED):
+        raise ValueError(f"a content type that nobody described: {content_type}")
+    try:
+        return zlib.decompress(payload) if content_type == DEFLATED else payload
+    except zlib.error as error:
+        raise ValueError(f"not deflated ({error})") from error
 
 
 @dataclass
@@ -38,6 +52,11 @@ class Account:
     mistakes: list[str] = field(default_factory=list)
     online: dict[str, bool] = field(default_factory=dict)
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    traffic: dict[str, dict[str, Any]] = field(default_factory=dict)
+    troubles: dict[str, str] = field(default_factory=dict)
+    dropped: set[Key] = field(default_factory=set)
+    gaps: dict[Key, str] = field(default_factory=dict)
+    """The row after each gap that no row has named yet, and the hash before it. It is a mistake until one does."""
 
     def take(self, topic: str, payload: bytes, now: float) -> list[str]:
         """A message; returns what there is to say about it. `now`: wall clock, seconds."""
@@ -48,11 +67,17 @@ class Account:
         message = json.loads(payload)
         if kind == "session":
             self.online[terminal] = message["online"]
+            self.troubles[terminal] = message.get("trouble", "")
+            if message.get("trouble"):
+                return [f"{terminal} is connected, but {message['trouble']}"]
             return [f"{terminal} is connected" if message["online"] else f"{terminal} is gone: {message['reason']}"]
         if kind == "state":
             return self._state(terminal, rest[0], message)
         if kind == "ledger":
             return self._ledger(terminal, message, now)
+        if kind == "traffic":
+            self.traffic[terminal] = message
+            return [f"{terminal} has used {(message['up'] + message['down']) / 1e6:.2f} MB this month"]
         return [f"a message on a topic that nobody described: {topic}"]
 
     def missing(self) -> list[Key]:
@@ -61,7 +86,10 @@ class Account:
         for terminal, epoch, seq in self.rows:
             last[terminal, epoch] = max(seq, last.get((terminal, epoch), 0))
         return [
-            (t, e, seq) for (t, e), end in last.items() for seq in range(1, end + 1) if (t, e, seq) not in self.rows
+            (t, e, seq)
+            for (t, e), end in last.items()
+            for seq in range(1, end + 1)
+            if (t, e, seq) not in self.rows and (t, e, seq) not in self.dropped
         ]
 
     def twins(self) -> int:
@@ -91,12 +119,21 @@ class Account:
                     self.mistakes.append(f"row {row['seq']} came twice with different content")
                 continue
             if row["seq"] > 1 and (terminal, batch["epoch"], row["seq"] - 1) not in self.rows:
-                self.mistakes.append(f"row {row['seq']} came before the row in front of it")
+                self.mistakes.append(_gap(row["seq"]))
+                self.gaps[key] = before
+            if row["kind"] == "dropped":
+                self._dropped(terminal, batch["epoch"], row)
             self.rows[key], self.hashes[key], self.arrived[key] = row, digest, now
             said.append(f"{terminal} {sentence(row)} ({max(0.0, now * 1000 - row['at']):.0f} ms ago)")
         if digest != batch["hash"]:
             self.mistakes.append(f"the hash after row {batch['rows'][-1]['seq']} is not what the rows give")
         return said
+
+    def _dropped(self, terminal: str, epoch: str, row: dict[str, Any]) -> None:
+        """The terminal had no room for some rows, and says so: that gap is no mistake if its far side fits."""
+        if self.gaps.pop((terminal, epoch, row["last"] + 1), None) == row["hash"]:
+            self.mistakes.remove(_gap(row["last"] + 1))
+        self.dropped |= {(terminal, epoch, seq) for seq in range(row["first"], row["last"] + 1)}
 
     def report(self) -> dict[str, Any]:
         """The account as JSON."""
@@ -118,6 +155,10 @@ class Account:
             "online": self.online,
             "states": self.states,
         }
+
+
+def _gap(seq: int) -> str:
+    return f"row {seq} came before the row in front of it"
 
 
 def sentence(row: dict[str, Any]) -> str:
@@ -147,6 +188,12 @@ def sentence(row: dict[str, Any]) -> str:
             return f"{device}: {row['point']} is steady at {row['value']}, after {row['count']} changes"
         case "start":
             return f"agent {row['version']} has started"
+        case "clock":
+            return f"the wall clock moved by {row['jump_ms']} ms and is {row['quality']}"
+        case "checkpoint":
+            return f"signed up to row {row['covers']}"
+        case "dropped":
+            return f"rows {row['first']} to {row['last']} are lost: there was no room for them"
         case "stop":
             return f"agent stops: {row['reason']}"
         case "operation":
@@ -172,9 +219,10 @@ def follow(host: str, port: int, protocol: str, account: Account, say: Any, stop
 
     def take(_client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
         now = time.time()
+        content_type = getattr(message.properties, "ContentType", "")
         try:
             with lock:
-                lines = account.take(message.topic, bytes(message.payload), now)
+                lines = account.take(message.topic, opened(bytes(message.payload), content_type), now)
         except (ValueError, KeyError, TypeError) as error:
             account.mistakes.append(f"{message.topic}: not as described ({error!r})")
             return

@@ -14,7 +14,7 @@ from agent.crypto import holdings, steps
 from agent.crypto.ceremony import Ceremony
 from agent.crypto.keyblock import Header
 from agent.crypto.orders import Order, Site
-from agent.crypto.steps import Action, Alarm, Answer, Ask, Event, Login, Receipt, Record, State, Tell
+from agent.crypto.steps import Action, Alarm, Answer, Ask, Event, Login, Record, State, Tell
 from agent.ledger import canonical
 
 WALL = 1_790_000_000_000
@@ -196,6 +196,9 @@ class Terminal:
     def confirm(self, name: str = "wang") -> list[Action]:
         return self.do(steps.Confirmed(self.login(name)))
 
+    def prove(self, ok: bool = True, name: str = "li") -> list[Action]:
+        return self.do(steps.Proof(self.login(name), ok, "echo", "R1"))
+
     def sign(self, name: str, what: Order) -> list[Action]:
         return self.do(steps.Signed(self.login(name), what.envelopes, DIGEST))
 
@@ -209,7 +212,7 @@ class Terminal:
             todo.append(partial(self.do, steps.BlockOffered(BLOCK, HEADER)))
         todo.append(self.confirm)
         if what.loads:
-            todo.append(partial(self.do, steps.Proof(True, "echo", "R1")))
+            todo.append(self.prove)
         todo += [partial(self.sign, name, what) for name in names[:2]]
         todo.append(partial(self.do, steps.ReceiptMade(DIGEST)))
         for step in todo:
@@ -249,5 +252,6 @@ class Terminal:
     def events(self) -> list[str]:
         return [row["event"] for row in self.rows]
 
-    def receipt(self) -> dict[str, Any]:
-        return [action.facts for action in self.actions if isinstance(action, Receipt)][-1]
+    def ended(self) -> dict[str, Any]:
+        """The row with which the ceremony was stopped."""
+        return [row for row in self.rows if row["event"] == "aborted"][-1]

@@ -83,6 +83,7 @@ class Stage:
 
     def turn(self, later: float = 0.0) -> None:
         """A turn, and whatever the EPP answers to what it brings."""
+        self.conducting.drain()
         self.conducting.turn(time.monotonic() + later)
         self.settle()
 
@@ -132,7 +133,7 @@ class Stage:
             todo.append(steps.BlockOffered(BLOCK, HEADER))
         todo.append(steps.Confirmed(self.login("wang")))
         if what.loads:
-            todo.append(steps.Proof(True, "echo", "R1", "li"))
+            todo.append(steps.Proof(self.login("li"), True, "echo", "R1"))
         todo += [steps.Signed(self.login(name), what.envelopes, DIGEST) for name in ("li", "wang")]
         todo.append(steps.ReceiptMade(DIGEST))
         self.open(what)

@@ -72,7 +72,7 @@ def with_every_trouble() -> Terminal:
         terminal.part(name)
     terminal.do(steps.WrongLogin("wang"))
     terminal.confirm()
-    terminal.do(steps.Proof(True, "sign_on", "R2", "li"))
+    terminal.do(steps.Proof(terminal.login("li"), True, "sign_on", "R2"))
     terminal.sign("li", what)
     terminal.restart()
     terminal.sign("wang", what)

@@ -19,9 +19,15 @@ NPM_PEERS = ROOT / ".npm-peers/node_modules"
 NUT = Path("/lib/nut")
 SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin"
+FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+NATS = shutil.which("nats-server", path=PATH) or "nats-server"
 PROGRAMS = {
     "mosquitto": [shutil.which("mosquitto", path=PATH)],
+    "gcc": [shutil.which("cc", path=PATH)],
+    "libc6-dev": ["stdio.h" if Path("/usr/include/stdio.h").exists() else None],
     "mosquitto-clients": [shutil.which("mosquitto_sub", path=PATH)],
+    "nats-server": [shutil.which("nats-server", path=PATH)],
+    "faketime": [str(FAKETIME) if FAKETIME else None],
     "openssl": [shutil.which("openssl", path=PATH)],
     "mbpoll": [shutil.which("mbpoll", path=PATH)],
     "nut-server": [

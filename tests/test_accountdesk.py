@@ -68,6 +68,15 @@ def test_a_person_comes_changes_the_password_is_unlocked_and_goes(tmp_path: Path
     ]
 
 
+def test_who_is_unlocked_may_try_again_in_ceremonies_too(desk: Desk) -> None:
+    forgiven: list[str] = []
+    desk.desk = AccountDesk(desk.people, desk.rows.append, forgiven.append)
+    desk.refused(ROOT, "unlock", name="nobody")
+    assert forgiven == []
+    desk.ask(ROOT, "unlock", name="wang")
+    assert forgiven == ["wang"]
+
+
 def test_a_list_holds_no_password(desk: Desk) -> None:
     shown = {"name": "wang", "role": "technician", "group": "G2", "fresh": True, "locked": 0}
     assert desk.ask(STRANGER, "list") == {"accounts": [shown]}

@@ -1,6 +1,8 @@
 """The people of a terminal: right and wrong passwords, locking, and what survives a restart."""
 
+import hashlib
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,11 @@ FIRST, OWN = "first password", "a password of my own"
 
 
 class People(Accounts):
-    """Accounts at a time that the test sets."""
+    """Accounts at a time that the test sets; `set`: by how many ms the wall clock was set meanwhile."""
 
     def __init__(self, path: Path) -> None:
-        self.now = 1_000_000
-        super().__init__(path, lambda: self.now)
+        self.now, self.set = 1_000_000, 0
+        super().__init__(path, lambda: self.now + self.set, lambda: self.now / 1000)
 
 
 @pytest.fixture
@@ -55,6 +57,33 @@ def test_five_wrong_tries_lock_for_a_day_also_over_a_restart(people: People, tmp
             again.person("wang", OWN)
     people.now += LOCKED_MS
     assert people.person("wang", OWN)
+
+
+@pytest.mark.parametrize("jump", [2 * LOCKED_MS, -LOCKED_MS])
+def test_a_wall_clock_that_is_set_neither_opens_a_lock_nor_makes_it_longer(people: People, jump: int) -> None:
+    for _ in range(TRIES):
+        with pytest.raises(ControlError, match="wrong"):
+            people.person("wang", "no")
+    people.set += jump
+    people.now += LOCKED_MS - 60_000
+    with pytest.raises(ControlError, match="is locked for"):
+        people.person("wang", OWN)
+    people.now += 60_000
+    assert people.person("wang", OWN)
+
+
+def test_a_lock_made_while_the_clock_was_a_year_ahead_is_no_longer_than_others(
+    people: People, tmp_path: Path
+) -> None:
+    people.set += 365 * LOCKED_MS
+    for _ in range(TRIES):
+        with pytest.raises(ControlError, match="wrong"):
+            people.person("wang", "no")
+    again = People(tmp_path / "accounts.json")
+    with pytest.raises(ControlError, match=r"is locked for 144[01] more"):
+        again.person("wang", OWN)
+    again.now += LOCKED_MS
+    assert again.person("wang", OWN)
 
 
 def test_a_right_password_forgives_the_wrong_ones_before_it(people: People) -> None:
@@ -133,3 +162,33 @@ def test_each_hash_has_its_own_salt() -> None:
     assert one != other
     assert fits("a long password", one)
     assert not fits("a long passwore", one)
+
+
+@pytest.mark.parametrize("password", ["密码密码密码密码密码", "пароль пароль", "passw\u00f6rd of m\u00fcller"])
+def test_a_password_may_be_in_any_script_and_typed_at_any_keyboard(password: str) -> None:
+    kept = hashed(unicodedata.normalize("NFD", password))
+    assert fits(unicodedata.normalize("NFC", password), kept)
+    assert not fits(password[:-1], kept)
+    assert not fits("\ud800" + password, kept)
+
+
+def test_a_hash_is_what_rfc_7914_says() -> None:
+    salt = "00112233445566778899aabbccddeeff"
+    digest = hashlib.scrypt(b"a long password", salt=salt.encode(), n=2**14, r=8, p=1, dklen=32).hex()
+    assert fits("a long password", f"scrypt$14$8$1${salt}${digest}")
+
+
+def test_what_could_not_be_written_does_not_come_to_be_with_the_next_write(people: People, tmp_path: Path) -> None:
+    (tmp_path / "accounts.part").mkdir()  # so that nothing can be written, also for root
+    with pytest.raises(ControlError, match="cannot be written"):
+        people.add("mal", "technician", "G2", FIRST)
+    with pytest.raises(ControlError, match="cannot be written"):
+        people.change("wang", OWN, FIRST)
+    with pytest.raises(ControlError, match="cannot be written"):
+        people.remove("wang")
+    assert people.names() == ["wang"]
+    (tmp_path / "accounts.part").rmdir()
+    people.add("li", "technician", "", FIRST)
+    again = People(tmp_path / "accounts.json")
+    assert again.names() == ["li", "wang"]
+    assert again.person("wang", OWN)

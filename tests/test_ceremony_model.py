@@ -54,7 +54,6 @@ CHANGES: list[dict[str, Any]] = [
     {"session": "s-9"},
     {"login": "login-1"},
     {"terminal": "ATM-9"},
-    {"default_password": True},
 ]
 FAILURES = (("failed", "hardwareError"), ("refused", "busy"), ("unanswered", ""))
 
@@ -74,7 +73,6 @@ class CeremonyMachine(RuleBasedStateMachine):
         """A step was let happen with this login: it is written down, if it was this person's to do."""
         assert login.login not in self.used, "each step has a login of its own"
         assert login.terminal == SITE.terminal
-        assert not login.default_password
         if book is self.joined:
             others = self.joined
             for unique in ("person", "credential", "group", "session"):
@@ -109,6 +107,12 @@ class CeremonyMachine(RuleBasedStateMachine):
                 before = actions[place - 1]
                 assert isinstance(before, Record)
                 assert before.row["id"] == action.id, "what is asked is in the ledger before it is asked"
+        changed = [row["event"] for row in rows if row.get("cause") == "serial_changed"]
+        if "tampered" in changed:
+            # Whatever was asked before the other EPP was seen, nothing is asked after it.
+            at = next(n for n, a in enumerate(actions) if isinstance(a, Record) and a.row["event"] == "tampered")
+            assert not [action for action in actions[at:] if isinstance(action, Ask)]
+            assert "erased" not in [action.row["event"] for action in actions[at:] if isinstance(action, Record)]
         if any(row["event"] == "wrong" for row in rows):
             self.typed.clear()
         if any(row["event"] == "ready" for row in rows):
@@ -166,10 +170,13 @@ class CeremonyMachine(RuleBasedStateMachine):
             self.take(login, self.signed)
 
     @precondition(lambda self: self.terminal.state() is State.VERIFIED)
-    @rule(ok=st.booleans())
-    def host_answers(self, ok: bool) -> None:
-        self.proved = ok
-        self.send(steps.Proof(ok, "echo"))
+    @rule(ok=st.booleans(), name=NAMES, changes=st.sampled_from(CHANGES))
+    def host_answers(self, ok: bool, name: str, changes: dict[str, Any]) -> None:
+        login = replace(self.terminal.login(name), **changes)
+        if self.did(self.send(steps.Proof(login, ok, "echo")), "active"):
+            assert ok
+            self.proved = True
+            self.take(login, [])
 
     @precondition(lambda self: self.terminal.state() is State.BLOCK)
     @rule(right=st.booleans())
@@ -216,7 +223,9 @@ class CeremonyMachine(RuleBasedStateMachine):
 
     @rule(cause=st.sampled_from(steps.TROUBLES))
     def trouble(self, cause: str) -> None:
-        self.send(steps.Trouble(cause))
+        if self.did(self.send(steps.Trouble(cause)), "aborted") and cause == "serial_changed":
+            self.terminal.epp = Epp()  # the other one, and what was asked is lost with the old one
+            self.terminal.waiting.clear()
 
     @rule(name=NAMES)
     def wrong_login(self, name: str) -> None:
@@ -264,7 +273,7 @@ class CeremonyMachine(RuleBasedStateMachine):
             "part": lambda: self.begins_a_part(name, {}),
             "confirm": lambda: self.confirms(name, {}),
             "sign": lambda: self.signs(name, {}),
-            "proof": lambda: self.host_answers(True),
+            "proof": lambda: self.host_answers(True, name, {}),
             "receipt": lambda: self.closes(),
             "block": lambda: self.block_comes(True),
             "open": lambda: self.opens(("hq1", "hq2"), False),
@@ -298,7 +307,7 @@ class CeremonyMachine(RuleBasedStateMachine):
             case State.CONFIRM:
                 self.confirms("wang", {})
             case State.VERIFIED:
-                self.host_answers(True)
+                self.host_answers(True, "li", {})
             case State.DESTROY:
                 self.signs(names[len(self.signed)], {})
             case State.RECEIPT:

@@ -15,7 +15,7 @@ from tests.secure import KBPK, TWO
 from tests.typing_people import Seat
 from tests.whole import wait
 
-pytestmark = [pytest.mark.peer("mosquitto"), pytest.mark.timeout(120), pytest.mark.xdist_group("test_cli_ceremony")]
+pytestmark = [pytest.mark.peer("mosquitto"), pytest.mark.timeout(120)]
 
 PIN = "13579BDF02468ACE0F1E2D3C4B5A6978"
 OTHERS = ("89ABCDEF01234567" * 2, "1032547698BADCFE" * 2)

@@ -186,6 +186,11 @@ def test_a_key_was_asked_for(clerk: Clerk) -> None:
     done = tillwire("keys", "order", "--applied", "KO-7", clerk=clerk)
     assert (done.returncode, clerk.requests) == (0, [{"do": "keys", "act": "applied", "order": "KO-7"}])
     assert "tillwire keys order FILE" in done.stdout
+    clerk.answers["applied"] = [{"withdrawn": "KO-7"}]
+    done = tillwire("keys", "order", "--withdraw", "KO-7", clerk=clerk)
+    assert clerk.requests[1:] == [{"do": "keys", "act": "applied", "order": "KO-7", "withdrawn": True}]
+    assert "nobody waits" in done.stdout
+    assert tillwire("keys", "order", "--withdraw", "KO-7", "--applied", "KO-7", clerk=clerk).returncode == 2
     assert tillwire("keys", "order", clerk=clerk).returncode == 2
     assert tillwire("keys", "order", "f", "--applied", "KO-7", clerk=clerk).returncode == 2
 

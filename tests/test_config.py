@@ -96,6 +96,22 @@ def test_a_good_file_is_absolute_frozen_and_has_a_digest(tmp_path: Path) -> None
         (GOOD + '[devices.u2]\nkind = "ups"\nport = "/dev/ttyS0"\n', ["devices.u2.port", "devices.ups1"]),
         (GOOD.replace("127.0.0.1", "broker.example.org"), ["broker.tls is missing", "broker.example.org"]),
         (GOOD.replace("127.0.0.1", "10.1.2.3"), ["broker.tls is missing"]),
+        (GOOD.replace('host = "127.0.0.1"', ""), ["broker: give host", "hosts"]),
+        (GOOD.replace("host = ", 'hosts = ["127.0.0.1"]\nhost = '), ["broker: give host", "hosts"]),
+        (GOOD.replace('host = "127.0.0.1"', "hosts = []"), ["broker: give host", "hosts"]),
+        (
+            GOOD.replace('host = "127.0.0.1"', 'hosts = ["127.0.0.1"]\nport = 1883'),
+            ["broker: port belongs to host"],
+        ),
+        (
+            GOOD.replace('host = "127.0.0.1"', 'hosts = ["mqtt://a"]'),
+            ["broker: 'mqtt://a' is no broker", "HOST:PORT"],
+        ),
+        (GOOD.replace('host = "127.0.0.1"', 'hosts = ["a:99999"]'), ["broker: 'a:99999' is no broker"]),
+        (
+            GOOD.replace('host = "127.0.0.1"', 'hosts = ["127.0.0.1", "b:1"]'),
+            ["broker.tls is missing", "and b is another"],
+        ),
         (GOOD + 'digest = "x"\n', ["devices.ups1.digest"]),
         ('digest = "x"\n' + GOOD, ["digest is not a key"]),
         ("devices = 3\n", ["devices must be tables"]),
@@ -179,6 +195,13 @@ def test_with_tls_a_distant_broker_is_fine_and_files_are_absolute(tmp_path: Path
     assert config.broker.tls is not None
     assert config.broker.tls.ca == tmp_path / "ca.pem"
     assert config.broker.port == 8883
+
+
+def test_several_brokers_have_the_usual_port_where_none_is_given(tmp_path: Path) -> None:
+    several = 'hosts = ["mqtt1.example.org", "mqtt2.example.org:8884", "[fd00::5]:8885"]\ntls = { ca = "ca.pem" }'
+    config = parse(GOOD.replace('host = "127.0.0.1"', several).encode(), tmp_path)
+    assert config.broker is not None
+    assert config.broker.addresses == (("mqtt1.example.org", 8883), ("mqtt2.example.org", 8884), ("fd00::5", 8885))
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

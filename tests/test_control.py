@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.control import CLIENTS
+from agent.lobby import CLIENTS, MINE, OWN
 from tests.whole import Site, site, wait
 
 UPS = '\n[devices.ups1]\nkind = "ups"\nport = "./none"\n'
@@ -50,6 +50,7 @@ def connect(terminal: Site) -> socket.socket:
         ),
         (b"[" * 60_000 + b"\n", "one line of JSON"),
         (b"x" * 70_000, "one line of JSON"),
+        (b'{"do": "accounts", "act": "remove", "name": "\\ud800"}\n', "one line of JSON"),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -62,10 +63,34 @@ def test_a_wrong_request_is_a_sentence(agent: Site, request_line: bytes, says: s
     assert agent.ask(do="devices")["terminal"] == "ATM-0001"
 
 
-def test_clients_that_only_hang_on_do_not_keep_others_out_for_ever(agent: Site) -> None:
-    idle = [connect(agent) for _ in range(CLIENTS)]
-    wait("they are served", lambda: "talking to the agent already" in agent.ask(do="devices").get("error", ""))
+def test_a_bug_is_a_sentence_and_a_line_of_the_log_without_the_request(agent: Site) -> None:
+    with connect(agent) as line:
+        line.sendall(b'{"do": [], "password": "lantern"}\n')
+        answer = json.loads(line.makefile("rb").readline())
+    assert answer["status"] == 70
+    assert "bug" in answer["error"]
+    assert "a request met a bug: TypeError" in agent.log("agent")
+    assert "lantern" not in agent.log("agent")
+
+
+def test_clients_that_only_hang_on_keep_nobody_out(agent: Site) -> None:
+    idle = [connect(agent) for _ in range(2 * MINE)]
+    for line in idle[-MINE:]:
+        line.sendall(b"{")
+    for _ in range(20):
+        assert "devices" in agent.ask(do="devices")
     for line in idle:
+        line.close()
+
+
+def test_stopping_a_ceremony_has_a_place_when_all_others_are_taken(agent: Site) -> None:
+    lines = [connect(agent) for _ in range(CLIENTS + OWN)]
+    for line in lines:
+        line.sendall(b'{"do": "watch"}\n')
+        assert line.recv(1)
+    assert "talking to the agent already" in agent.ask(do="devices")["error"]
+    assert "no keys are loaded here" in agent.ask(do="keys", act="abort")["error"]
+    for line in lines:
         line.close()
     wait("a place", lambda: "devices" in agent.ask(do="devices"))
 

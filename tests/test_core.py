@@ -150,7 +150,7 @@ def test_an_operation_and_its_outcome_are_rows() -> None:
 def test_a_planned_stop_leaves_nothing_gathered_behind() -> None:
     terminal = Terminal()
     terminal.hear("p", paper__receipt="full")
-    batch = terminal.core.finish(terminal.now, WALL, Note("stop", {"reason": "asked"}))
+    batch = terminal.core.finish(terminal.now, WALL + round(terminal.now * 1000), Note("stop", {"reason": "asked"}))
     assert sorted(kinds(batch.rows)) == ["known", "stop"]
 
 

@@ -115,6 +115,7 @@ def test_rows_that_nobody_took_are_taken_back_and_sent_again_later() -> None:
     delivery.sent(1, 0.0, rows=5)
     delivery.sent(2, 0.0, rows=5)
     delivery.sent(3, 0.0)
+    delivery.told(0.0)
     delivery.hold(30.0)
     assert (delivery.taken, delivery.acked) == (10, 10)
     assert not delivery.rows_due(29.9)

@@ -159,6 +159,8 @@ def test_the_initial_key_can_be_checked_and_no_other_slot() -> None:
     other = do(bench, "key_check", slot="40")
     assert other.result == "refused"
     assert "cannot be asked" in other.detail
+    assert other.facts == {"state": "untold"}
+    assert do(bench, "key_check", slot="TMK").facts == {}, "it has no such slot"
     assert pad.heard == []
 
 

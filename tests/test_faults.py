@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.catalogue import parse
+from agent.clock import Instant
 from agent.faults import FaultEvent, Faults, flaps
 from agent.model import Change, Fault, Value
 from agent.outage import AFTER, BEFORE, LATE, RETURN
@@ -181,8 +182,8 @@ def test_of_two_faults_that_take_turns_the_worse_one_stands() -> None:
 def test_a_fault_that_flaps_says_so_on_the_wire_and_on_the_screen() -> None:
     for raw, flapping in (("flapping, 6 changes", True), ("7E", False)):
         fault = Fault("p", "printer.cover", "printer.cover_open", "open", 77, raw)
-        (state,) = published([], {}, [fault], CATALOGUE, "s", 99).faults
-        (screen,) = shown([], {}, [fault], CATALOGUE, 99)["faults"]
+        (state,) = published([], {}, [fault], CATALOGUE, "s", Instant(0.0, 99)).faults
+        (screen,) = shown([], {}, [fault], CATALOGUE, Instant(0.0, 99))["faults"]
         assert state.flapping is screen["flapping"] is flapping
         assert ("comes and goes" in screen["cause"]["en"]) is flapping
         assert ("时有时无" in screen["cause"]["zh"]) is flapping

@@ -6,8 +6,9 @@ from agent.crypto import guards
 from agent.crypto.guards import Finding, Seen
 from agent.crypto.holdings import DAY_MS, Holdings, Slot, fold
 from agent.crypto.kcv import KNOWN, Kcv
+from agent.crypto.steps import State, Trouble
 from agent.ledger import canonical
-from tests.ceremonies import SITE, WALL, Terminal, order
+from tests.ceremonies import SITE, WALL, Terminal, destroy_order, order
 
 A, B, C = Kcv.parse("A1B2C3"), Kcv.parse("B1B2C3"), Kcv.parse("C1B2C3")
 TMK = Slot("loaded", A, "K0", "T", 32, 1, since=WALL)
@@ -107,13 +108,6 @@ def test_a_check_value_is_compared_with_the_expected_the_other_slots_and_the_des
     assert not guards.value("NEW", Kcv.parse("A1B2C3", "cmac"), None, ours, production=True)
 
 
-def test_a_key_version_only_grows() -> None:
-    assert words(guards.version("TPK", 4, held())) == ["older_version"]
-    assert words(guards.version("TPK", 3, held())) == ["older_version"]
-    assert not guards.version("TPK", 5, held())
-    assert not guards.version("NEW", 1, held())
-
-
 def test_a_key_under_a_weaker_one_is_found() -> None:
     assert not guards.wrapping(held())
     assert words(guards.wrapping(held(TPK=Slot("loaded", B, "P0", "T", 48, 1, under="TMK")))) == ["weak_wrapping"]
@@ -153,17 +147,18 @@ def test_a_key_must_have_come_by_the_end_of_the_fifth_day_after_it_was_asked_for
     assert guards.due(asked_at, 5, 480) == end
     assert not guards.clocks(days_of(applied=asked_at), end - MINUTE)
     assert words(guards.clocks(days_of(applied=asked_at), end)) == ["received_late"]
-    in_time = days_of(applied=asked_at, received=end - MINUTE, installed=end - MINUTE)
-    assert not guards.clocks(in_time, end + 99 * DAY_MS), "what was in time stays in time"
-    late = days_of(applied=asked_at, received=end, installed=end)
-    assert words(guards.clocks(late, end)) == ["received_late"]
+    for came in (end - MINUTE, end):
+        done = days_of(applied=asked_at, received=came, installed=came)
+        assert not guards.clocks(done, end + 99 * DAY_MS), "what is done is not due, also when it was late"
 
 
 def test_a_key_must_work_by_the_end_of_the_second_day_after_it_came() -> None:
     end = DAY_1 + 3 * DAY_MS
     assert not guards.clocks(days_of(received=DAY_1 + MINUTE), end - MINUTE)
     assert words(guards.clocks(days_of(received=DAY_1 + MINUTE), end)) == ["installed_late"]
-    assert not guards.clocks(days_of(received=DAY_1 + MINUTE, installed=end - MINUTE), end + DAY_MS)
+    assert words(guards.clocks(days_of(received=DAY_1 + MINUTE, expires=end), end)) == ["installed_late"]
+    assert not guards.clocks(days_of(received=DAY_1 + MINUTE, installed=end + MINUTE), end + DAY_MS)
+    assert not guards.clocks(days_of(received=DAY_1 + MINUTE, expires=end), end + 1), "it can not be used any more"
 
 
 def test_the_clocks_run_from_the_rows_of_the_ledger() -> None:
@@ -174,8 +169,21 @@ def test_the_clocks_run_from_the_rows_of_the_ledger() -> None:
     assert (ours.applied["ORD-1"], ours.received["ORD-1"]) == (WALL - 4 * DAY_MS, WALL + 100_000)
     assert ours.installed["ORD-1"] == WALL + 100_000
     assert not guards.clocks(ours, WALL + 99 * DAY_MS)
-    named = fold([{**terminal.rows[1], "document": {**order().document(), "applied": WALL - 9 * DAY_MS}}])
-    assert words(guards.clocks(named, WALL)) == ["received_late"]
+    named = {**terminal.rows[1], "document": {**order().document(), "applied": WALL - 9 * DAY_MS}}
+    assert fold([named]).applied["ORD-1"] == WALL - 9 * DAY_MS
+
+
+def test_what_was_asked_for_by_mistake_stopped_or_needs_no_key_is_not_waited_for() -> None:
+    asked = {"kind": "ceremony", "event": "applied", "order": "ORD-1", "at": WALL - 9 * DAY_MS}
+    assert words(guards.clocks(fold([asked]), WALL)) == ["received_late"]
+    assert not guards.clocks(fold([asked, {**asked, "event": "withdrawn"}]), WALL)
+    stopped = Terminal(rows=[asked])
+    stopped.load(order(), State.OPENED)
+    stopped.do(Trouble("abandoned"))
+    assert not guards.clocks(fold(stopped.rows), WALL)
+    document = {**destroy_order(id="ORD-1").document(), "applied": WALL}
+    gone = {**asked, "event": "received", "document": document}
+    assert not guards.clocks(fold([asked, gone]), WALL)
 
 
 def test_a_finding_is_told_in_both_languages_and_has_a_row() -> None:

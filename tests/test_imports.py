@@ -20,27 +20,56 @@ ALLOWED: dict[str, set[str]] = {
     "faults": {"model", "catalogue", "outage"},
     "ledger": {"model", "points", "errors"},
     "delivery": {"model", "points", "errors"},
-    "core": {"model", "points", "errors", "watch", "faults", "flapping"},
+    "clock": set(),
+    "timepiece": {"clock"},
+    "checkpoints": {"errors", "ledger", "crypto.ed25519", "crypto.signing"},
+    "exports": {"errors", "ledger", "checkpoints", "clock", "crypto.signing", "store"},
+    "audit": {"errors", "ledger", "checkpoints", "clock", "crypto.ed25519", "crypto.signing"},
+    "notary": {
+        *("checkpoints", "clock", "config", "crypto.signing", "errors", "exports", "identity", "model", "peer"),
+        "store",
+    },
+    "core": {"model", "points", "errors", "watch", "faults", "flapping", "clock"},
     "messages": {"model"},
-    "state": {"model", "points", "catalogue", "faults", "messages"},
+    "state": {"model", "points", "catalogue", "clock", "faults", "messages"},
     "mistakes": set(),
     "accounts": {"errors", "crypto.passwords"},
     "peer": set(),
-    "accountdesk": {"accounts", "errors", "model", "peer"},
+    "pasted": set(),
+    "fields": {"errors", "crypto.orders"},
+    "lobby": {"errors", "peer"},
+    "accountdesk": {"accounts", "errors", "model", "pasted", "peer"},
     "keytable": {"points", "errors", "mistakes", "crypto.ed25519", "crypto.signing"},
     "surroundings": {"model", "points"},
     "surveying": {"model", "crypto.asking", "crypto.guards", "crypto.steps"},
     "keyguard": {"model", "keytable", "surveying", *(f"crypto.{part}" for part in ("guards", "holdings", "kcv"))},
     "addresses": {"errors", *CONTRACT},
     "config": {"errors", "mistakes", "addresses", "keytable", *CONTRACT},
-    "store": {"model", "errors", "ledger"},
+    "aside": {"errors"},
+    "reading": {"model", "errors", "ledger"},
+    "store": {"model", "errors", "ledger", "aside", "reading"},
     "link": {"model", "errors", "config", "ports", *CONTRACT},
     "ports": {"errors", "config", "sockets", *CONTRACT},
-    "sockets": {"errors", "addresses", "config", "drivers.framing"},
-    "uplink": {"errors", "messages", "store", "config", "delivery"},
+    "facts": set(),
+    "brokerlook": {"errors", "brokers", "config", "connection", "facts", "tls"},
+    "tls": {"config"},
+    "sockets": {"errors", "addresses", "config", "tls", "drivers.framing"},
+    "brokers": set(),
+    "refusals": set(),
+    "connection": {"errors", "brokers", "config", "refusals", "tls"},
+    "byteaccount": {"config"},
+    "posting": {"errors", "brokers", "config", "connection", "messages"},
+    "publishing": {"messages", "store", "config", "byteaccount", "delivery", "posting"},
+    "uplink": {
+        *("errors", "messages", "store", "config", "brokers", "byteaccount", "connection", "posting", "publishing"),
+        "tls",
+    },
     "control": {
+        "byteaccount",
         "model",
         "errors",
+        "lobby",
+        "pasted",
         "peer",
         "messages",
         "store",
@@ -48,6 +77,8 @@ ALLOWED: dict[str, set[str]] = {
         "config",
         "catalogue",
         "state",
+        "timepiece",
+        "exports",
         *CONTRACT,
     },
     "drivers.contract": {"model", "drivers.transcript"},
@@ -89,6 +120,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 PURE = {
     "mistakes",
+    "pasted",
     "errors",
     "model",
     "points",
@@ -98,6 +130,9 @@ PURE = {
     "flapping",
     "faults",
     "ledger",
+    "clock",
+    "checkpoints",
+    "audit",
     "delivery",
     "core",
     "messages",
@@ -131,7 +166,7 @@ DRIVER_PARTS = {"model", "points", "errors"} | {
         "zt588",
     )
 }
-CLI = {"errors", "model", "points", "messages", "crypto", "diagnose"}
+CLI = {"errors", "model", "points", "messages", "crypto", "diagnose", "audit"}
 # The only commands that may see a clear key, on a machine that is no terminal; one opens a legacy pad's port.
 KEY_ROOM = {f"agent.cli.{part}" for part in ("keyroom", "keyorders", "sitting", "custodians", "pages")}
 CLEAR_KEYS = {
@@ -142,9 +177,9 @@ INJECTS = {"config", "ports"}
 ONLY_USER = {
     "serial": {"agent.ports"},
     "websockets": {"agent.sockets"},
-    "paho": {"agent.uplink"},
-    "tenacity": {"agent.link", "agent.uplink"},
-    "sqlite3": {"agent.store"},
+    "paho": {"agent.connection", "agent.posting"},
+    "tenacity": {"agent.link"},
+    "sqlite3": {"agent.store", "agent.reading"},
     "subprocess": {"agent.crypto.keepers", "agent.crypto.tpm"},
 }
 
@@ -195,7 +230,17 @@ def test_a_module_imports_only_what_the_design_allows(name: str) -> None:
     elif short.startswith("cli"):
         more = INJECTS if short == "cli.keyroom" else set()
         assert all(i.partition(".")[0] in {*CLI, *more, "cli"} for i in inside(name))
-    elif short in ("service", "__main__", "diagnose", "probing", "identity", "conducting", "keydesk", "keyparts"):
+    elif short in (
+        "service",
+        "__main__",
+        "diagnose",
+        "probing",
+        "identity",
+        "conducting",
+        "keydesk",
+        "keyparts",
+        "orderdesk",
+    ):
         assert not any(i.startswith("cli") for i in inside(name))
     else:
         pytest.fail(f"{name} has no rule: give it one")

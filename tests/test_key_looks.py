@@ -81,7 +81,7 @@ def test_another_pad_and_an_opened_one_stop_the_terminal(site: Terminal) -> None
     site.load(site.order())
     site.hands(act="tamper")
     wait("it to be told", lambda: site.status()["service"] == "stopped")
-    finds(site, "missing_key")
+    finds(site, "unknown_slot")
     site.hands(act="close")
     wait("it to be told", lambda: site.shown("epp1", "device.state") == "online")
     assert site.status()["service"] == "stopped", "the keys do not come back"

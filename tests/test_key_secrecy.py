@@ -20,7 +20,7 @@ from tests.scanning import Find, Piece, Search, core, files, forms, memory
 from tests.secure import KBPK, xored
 from tests.whole import BIN, wait
 
-pytestmark = [pytest.mark.peer("mosquitto"), pytest.mark.timeout(120), pytest.mark.xdist_group("test_key_secrecy")]
+pytestmark = [pytest.mark.peer("mosquitto"), pytest.mark.timeout(120)]
 PLACES = ("memory during entry", "memory", "core", "files", "traffic", "commands", "trace")
 CONTROLLED = PLACES[:-1]
 """Where the digest of the key block must be found: it is public, is told everywhere, and looks like a key."""

@@ -23,10 +23,15 @@ from tests.scanning import Search, files
 from tests.secure import TWO
 from tests.whole import wait
 
-pytestmark = [pytest.mark.peer("mosquitto"), pytest.mark.timeout(120), pytest.mark.xdist_group("test_keydesk")]
+pytestmark = [pytest.mark.peer("mosquitto"), pytest.mark.timeout(120)]
 Json = dict[str, Any]
 FIRST, WRONG = "first-of-somebody", "not-the-password"
-OTHERS = {"zhao": ("key-manager", "G2"), "sun": ("technician", "G3"), "qian": ("technician", "G2")}
+OTHERS = {
+    "zhao": ("key-manager", "G2"),
+    "sun": ("technician", "G3"),
+    "qian": ("technician", "G2"),
+    "zhou": ("operator", "G2"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +104,8 @@ def test_two_people_in_one_terminal_session_are_one(site: Terminal) -> None:
 
 def test_one_person_is_not_two_and_a_seat_asks_for_role_and_group(site: Terminal) -> None:
     order = received(site)
+    assert words(site.people["sun"].does("begin", order=order["id"])) == ["wrong_group"]
+    assert site.state() in ENDED, "nor is the order used up by trying"
     good(site.li.does("begin", order=order["id"]))
     for person, word in (("li", "same_person"), ("zhao", "role_missing"), ("sun", "wrong_group")):
         assert words(site.people[person].does("begin", order=order["id"])) == [word]
@@ -121,6 +128,17 @@ def test_a_first_password_opens_no_ceremony(site: Terminal) -> None:
         fresh.close()
 
 
+def test_a_password_that_is_typed_as_the_name_stands_nowhere(site: Terminal) -> None:
+    joined(site)
+    secret = site.li.password
+    assert words(site.li.does("part", person=secret)) == ["name or password is wrong"]
+    assert last(site, "login")["person"] == "withheld"
+    assert site.li.does("abort", person=secret)[-1]["end"] == "aborted"
+    last(site, "aborted")
+    held = [("log", site.log("agent").encode()), *files(site.data)]
+    assert [name for name, what in held if secret.encode() in what] == []
+
+
 def test_five_wrong_passwords_of_somebody_who_takes_part_end_the_ceremony_and_lock_for_the_day(
     site: Terminal,
 ) -> None:
@@ -140,6 +158,13 @@ def test_five_wrong_passwords_of_somebody_who_takes_part_end_the_ceremony_and_lo
     (error,) = words(qian.does("begin", order=received(site)["id"]))
     assert "is locked for" in error
     assert "TMK" not in site.slots()
+    order = received(site)
+    good(site.li.does("begin", order=order["id"]))
+    site.must(do="accounts", act="unlock", name="qian")
+    assert "joined" not in {row["event"] for row in site.ledger(order=order["id"]) if row.get("person") == "qian"}
+    good(qian.does("begin", order=order["id"]))
+    assert site.state() == "part", "unlocked for ceremonies too"
+    assert last(site, "login")["result"] == "unlocked"
 
 
 # What, and when.
@@ -151,7 +176,7 @@ def test_only_the_next_step_is_done(site: Terminal) -> None:
     order = joined(site)
     assert words(site.wang.does("complete")) == ["not_now"]
     assert "now is not the time to sign" in words(site.wang.does("sign"))[0]
-    assert "only once the key is loaded" in words(site.wang.does("prove", ok=True, method="echo", reference="R"))[0]
+    assert words(site.wang.does("prove", ok=True, method="echo", reference="R")) == ["not_now"]
     assert "not the time for a key block" in words(site.wang.does("block", data="AAAA"))[0]
     assert "has not come to an end" in words(site.wang.does("receipt", order=order["id"]))[0]
     assert site.state() == "part"
@@ -159,6 +184,18 @@ def test_only_the_next_step_is_done(site: Terminal) -> None:
     good(site.enter(site.wang, TWO[1]))
     assert words(site.li.does("complete")) == ["not_second"]
     assert site.state() == "confirm"
+
+
+def test_whoever_is_refused_hears_so_at_once_and_nothing_of_what_others_do(site: Terminal) -> None:
+    order = joined(site)
+    site.li.begin("part")
+    site.wait_for_entry(site.li)
+    assert words(site.wang.does("complete")) == ["not_now"]
+    assert site.state() == "entering"
+    assert not site.li.answered
+    site.people["sun"].asks(do="keys", act="abort")
+    assert "aborted" in words(site.li.rest())
+    ended(site, order, "abandoned")
 
 
 def test_a_second_order_ends_both_and_opens_none(site: Terminal) -> None:
@@ -229,7 +266,9 @@ def test_an_order_that_is_not_for_here_and_now_is_refused(site: Terminal, change
     assert words(site.li.does("begin", order=order["id"])) == [word]
     assert site.state() in ENDED
     assert last(site, "refused")["reason"] == word
-    assert order["id"] in [waiting["order"] for waiting in site.status()["orders"]], "it is not used up"
+    waits = order["id"] in [waiting["order"] for waiting in site.status()["orders"]]
+    assert waits == (word != "expired"), "it is not used up, and what can never be opened does not wait"
+    assert not [row for row in site.ledger(order=order["id"]) if row["event"] == "opened"]
 
 
 def test_an_order_that_is_not_signed_as_it_must_be_does_not_come_in(site: Terminal) -> None:
@@ -333,6 +372,10 @@ def test_a_block_that_is_not_the_orders_is_refused(site: Terminal) -> None:
 def test_that_a_key_was_asked_for_and_that_it_came_are_rows(site: Terminal) -> None:
     assert site.must(do="keys", act="applied", order="KO-77") == {"applied": "KO-77"}
     assert last(site, "applied")["order"] == "KO-77", "on disk before the answer"
+    assert site.must(do="keys", act="applied", order="KO-77", withdrawn=True) == {"withdrawn": "KO-77"}
+    assert last(site, "withdrawn")["order"] == "KO-77"
+    (answer,) = site.li.asks(do="keys", act="applied", order="KO-77", withdrawn=True)
+    assert "nobody waits for the key of KO-77" in answer["error"]
     order = received(site)
     assert [row["event"] for row in site.ledger(order=order["id"])] == ["received"]
 

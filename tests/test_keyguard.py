@@ -1,12 +1,14 @@
 """The hourly look at the key slots: what is asked, judged, told and written. Time is a number, the EPP a page."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.crypto.holdings import DAY_MS, Holdings, fold
+from agent.crypto.kcv import Kcv
 from agent.crypto.orders import is_name
 from agent.crypto.steps import Ask
 from agent.keyguard import PREFIX, REPEAT, KeyGuard
@@ -178,7 +180,7 @@ def test_a_question_without_an_answer_ends_the_look() -> None:
 def test_a_slot_that_the_device_does_not_show_is_not_missing() -> None:
     watch = Watch(slots=["ZMK"])
     watch.turn()
-    watch.answer(lambda outcome: Outcome(outcome.operation, "refused", "", watch.now))
+    watch.answer(lambda outcome: Outcome(outcome.operation, "refused", "", watch.now, facts={"state": "untold"}))
     watch.turn()
     watch.answer()
     watch.turn()
@@ -187,13 +189,68 @@ def test_a_slot_that_the_device_does_not_show_is_not_missing() -> None:
     assert watch.put[0].fields["silent"] == ["TMK"]
 
 
+def test_of_a_pad_that_can_never_tell_of_its_slots_the_serial_number_decides() -> None:
+    watch = Watch()
+    for serial, service in ((SITE.epp_serial, "ok"), ("EPP-78", "stopped")):
+        watch.serial = serial
+        watch.guard.look(anew=True)
+        watch.turn()
+        watch.answer(lambda outcome: replace(outcome, result="refused", facts={"state": "untold"}))
+        watch.turn()
+        assert watch.guard.service()[0] == service
+    assert watch.alarms == [("serial_changed", ""), ("unknown_slot", "TMK")]
+
+
 def test_another_epp_makes_every_slot_unknown() -> None:
     watch = Watch()
     watch.serial = "EPP-78"
-    assert ("serial_changed", "") in watch.look()
+    assert watch.look() == [("serial_changed", ""), ("unknown_slot", "TMK")]
     assert watch.held().slots["TMK"].state == "unknown"
-    assert watch.look(HOURLY) == [("unknown_slot", "TMK")]
+    assert watch.look(HOURLY) == []
     assert watch.guard.service()[0] == "stopped"
+
+
+@pytest.mark.parametrize("result", ["refused", "failed", "unanswered", ""])
+def test_another_epp_that_tells_of_no_slot_is_judged_by_its_serial_number(result: str) -> None:
+    watch = Watch()
+    watch.look()
+    assert watch.guard.service() == ("ok", "")
+    watch.serial = "EPP-78"
+    watch.guard.look(anew=True)
+    assert watch.guard.service()[0] == "unknown"
+    watch.turn()
+    assert watch.alarms == [("serial_changed", "")]
+    for _ in range(3):
+        if result:
+            watch.answer(lambda outcome: Outcome(outcome.operation, result, "", watch.now))
+        watch.now += PATIENCE
+        watch.turn()
+        watch.now += AGAIN
+        watch.turn()
+    assert watch.guard.service()[0] == "stopped"
+    assert watch.alarms == [("serial_changed", "")]
+    assert watch.held().slots["TMK"].state == "unknown"
+
+
+def test_an_epp_that_may_be_another_counts_only_once_it_was_looked_at() -> None:
+    watch = Watch()
+    watch.look()
+    watch.guard.look(anew=True)
+    watch.epp.fails["key_check"] = ("failed", "")
+    watch.look()
+    assert watch.guard.service()[0] == "unknown"
+    watch.epp.fails.clear()
+    watch.look(AGAIN)
+    assert watch.guard.service() == ("ok", "")
+
+
+def test_nothing_is_known_of_an_epp_that_does_not_answer_and_what_is_wrong_stays_so() -> None:
+    watch = Watch()
+    watch.look()
+    assert watch.guard.service(answers=False)[0] == "unknown"
+    watch.epp.slots.clear()
+    watch.look(HOURLY)
+    assert watch.guard.service(answers=False)[0] == "stopped"
 
 
 def test_keys_that_no_order_loads_are_not_unexpected_but_others_are() -> None:
@@ -288,7 +345,9 @@ def test_a_period_of_no_days_is_not_watched() -> None:
 
 def test_check_values_by_cmac_are_compared_as_such() -> None:
     terminal = Terminal()
-    terminal.load(order(algorithm="A"))
+    aes = order()
+    parts = tuple(replace(part, kcv=Kcv(part.kcv.value, "cmac")) for part in aes.parts)
+    terminal.load(replace(aes, algorithm="A", kcv=Kcv(aes.kcv.value, "cmac"), parts=parts))
     watch = Watch(rows=terminal.rows)
     assert watch.look() == []
     watch.epp.slots["TMK"] = ("loaded", 9)

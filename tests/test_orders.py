@@ -1,6 +1,7 @@
 """Key orders: what is refused for its shape, and what is refused here and now."""
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -61,7 +62,11 @@ def test_an_order_is_the_same_after_it_was_written_and_read(made: Order) -> None
         ({"mode": "X"}, "wrong_usage"),
         ({"exportability": "Q"}, "wrong_usage"),
         ({"digits": 16}, "wrong_length"),
-        ({"algorithm": "A", "digits": 64}, "malformed"),
+        ({"algorithm": "A"}, "aes"),
+        ({"id": "KO-202611250001"}, "long_name"),
+        ({"slot": "S" * 33}, "long_name"),
+        ({"replaces": "T" * 33}, "long_name"),
+        ({"parts": [PARTS[0], {**PARTS[1], "group": "G-12345678901"}]}, "long_name"),
         (MAC, "single_des"),
         ({**MAC, "exceptions": ["single_des"], "usage": "P0", "mode": "E"}, "single_des"),
         ({"parts": PARTS[:1]}, "part_count"),
@@ -74,6 +79,10 @@ def test_an_order_is_the_same_after_it_was_written_and_read(made: Order) -> None
 )
 def test_an_order_to_enter_components_is_refused_for(changes: dict[str, Any], reason: str) -> None:
     refused(lambda: order(**changes), reason)
+
+
+def test_a_serial_number_may_be_long_and_a_slot_as_long_as_a_driver_takes() -> None:
+    assert order(epp_serial="202611250001", slot="S" * 32).epp_serial == "202611250001"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +152,7 @@ def test_a_block_needs_a_known_protection_key_that_is_not_weaker() -> None:
     checked(block_order(), "no_kek")
     checked(block_order(), "no_kek", Holdings(slots={"TMK": Slot("unknown")}))
     checked(block_order(digits=48), "weak_wrapping", Holdings(slots={"TMK": KEK}))
-    checked(block_order(algorithm="A"), "weak_wrapping", Holdings(slots={"TMK": KEK}))
+    checked(replace(block_order(), algorithm="A"), "weak_wrapping", Holdings(slots={"TMK": KEK}))
     for exception, digits in (("weak_wrapping", 48), ("unrecorded_kek", 32)):
         held = Holdings(slots={"TMK": KEK}) if digits == 48 else Holdings()
         check(block_order(digits=digits, exceptions=[exception]), ("a", "b"), SITE, held, WALL, WALL)

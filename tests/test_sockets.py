@@ -18,7 +18,7 @@ from agent.config import Tls
 from agent.drivers.framing import Records, record
 from agent.errors import LinkError
 from agent.sockets import LARGEST, Sockets
-from tests.test_tls import authority, certificate
+from tests.authority import Authority
 from tests.whole import free_port
 
 BIG = b"x" * (50 * 1024 * 1024)
@@ -215,15 +215,15 @@ def test_without_a_port_number_the_list_of_the_standard_is_tried() -> None:
 
 
 def behind_tls(folder: Path, host: str = "vendor.example.org", wants_client: bool = False) -> ssl.SSLContext:
-    """What a service needs for wss, signed by the authority `good` in `folder`."""
-    for name in ("good", "other"):
-        authority(folder, name)
-    certificate(folder, "service", host)
+    """What a service needs for wss, signed by the authority `good` in `folder`, which signs for `agent` too."""
+    Authority(folder, "other")
+    good = Authority(folder, "good")
+    good.sign("agent", "agent.example.org")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "service.pem", folder / "service.key")
+    context.load_cert_chain(*good.sign("service", host, f"DNS:{host}", "IP:127.0.0.1"))
     if wants_client:
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(folder / "good.pem")
+        context.load_verify_locations(good.ca)
     return context
 
 
@@ -235,7 +235,7 @@ def secure(server: Server, tls: Tls, host: str = "127.0.0.1") -> Sockets:
 @pytest.mark.parametrize("greets_after", [0.0, 1.5])
 def test_a_service_behind_tls_is_verified_and_may_take_its_time(tmp_path: Path, greets_after: float) -> None:
     with serving(behind_tls(tmp_path), greets_after) as server:
-        port = secure(server, Tls(ca=tmp_path / "good.pem"))
+        port = secure(server, Tls(ca=tmp_path / "good/ca.pem"))
         said = Said(port)
         uri = f"wss://127.0.0.1:{server.socket.getsockname()[1]}/xfs4iot/v1.0"
         port.write(record("t", uri, b"hello"))
@@ -248,8 +248,8 @@ def test_a_service_behind_tls_is_verified_and_may_take_its_time(tmp_path: Path, 
 def test_a_service_that_tls_refuses_is_unusable_and_says_why(tmp_path: Path) -> None:
     with serving(behind_tls(tmp_path)) as server:
         for tls, host, why in (
-            (Tls(ca=tmp_path / "other.pem"), "127.0.0.1", "certificate verify failed"),
-            (Tls(ca=tmp_path / "good.pem"), "localhost", "certificate is not valid for 'localhost'"),
+            (Tls(ca=tmp_path / "other/ca.pem"), "127.0.0.1", "certificate verify failed"),
+            (Tls(ca=tmp_path / "good/ca.pem"), "localhost", "certificate is not valid for 'localhost'"),
         ):
             with pytest.raises(LinkError, match=why) as caught:
                 secure(server, tls, host)
@@ -262,10 +262,11 @@ def test_a_service_that_tls_refuses_is_unusable_and_says_why(tmp_path: Path) -> 
 def test_a_service_may_want_a_certificate_of_ours(tmp_path: Path) -> None:
     with serving(behind_tls(tmp_path, wants_client=True)) as server:
         with pytest.raises(LinkError) as caught:
-            secure(server, Tls(ca=tmp_path / "good.pem"))
+            secure(server, Tls(ca=tmp_path / "good/ca.pem"))
         assert caught.value.cause == "unusable"
-        certificate(tmp_path, "agent", "agent.example.org")
-        ours = Tls(ca=tmp_path / "good.pem", certificate=tmp_path / "agent.pem", key=tmp_path / "agent.key")
+        ours = Tls(
+            ca=tmp_path / "good/ca.pem", certificate=tmp_path / "good/agent.pem", key=tmp_path / "good/agent.key"
+        )
         secure(server, ours).close()
 
 

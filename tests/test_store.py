@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from agent import ledger
-from agent.errors import StoreCorrupt, StoreError
+from agent.errors import LedgerError, StoreCorrupt, StoreError
 from agent.model import Batch, Fault, StoredPoint
-from agent.store import FILE, Reader, Store
+from agent.store import FILE, TAIL, Reader, Store
 
 
 def row(text: str) -> dict[str, object]:
@@ -136,6 +136,42 @@ def test_damage_while_running_is_reported_as_damage(tmp_path: Path) -> None:
     assert store.acked == 0, "an acknowledgement of the old epoch says nothing of the new"
 
 
+def test_a_store_that_cannot_be_set_aside_takes_no_commit_until_it_was(tmp_path: Path) -> None:
+    folder, away = tmp_path / "data", tmp_path / "away"
+    store = Store(folder, "T1")
+    fill(store, 3)
+    old = store.epoch
+    store.doubt(StoreCorrupt("a reader met damage"))
+    folder.rename(away)
+    with pytest.raises(StoreError, match="cannot be set aside"):
+        store.set_aside("a reader met damage")
+    with pytest.raises(StoreCorrupt):
+        fill(store, 1)
+    away.rename(folder)
+    store.set_aside("a reader met damage")
+    assert store.previous == f"{old}/3"
+    fill(store, 1)
+    assert store.head == store.reader().head()[0] == 1
+
+
+def test_the_last_store_that_was_set_aside_is_named_though_the_clock_was_set_back(tmp_path: Path) -> None:
+    store = Store(tmp_path, "T1")
+    (tmp_path / f"{FILE}.aside-9-20990101T000000Z-0123456789abcdef-7").touch()
+    for rows in (3, 4):
+        fill(store, rows)
+        old = store.epoch
+        store.set_aside("damaged")
+    store.close()
+    again = Store(tmp_path, "T1")
+    assert again.head == 0
+    assert again.previous == f"{old}/4"
+    assert f"{FILE}.aside-11-" in again.found
+    fill(again, 1)
+    again.close()
+    assert (third := Store(tmp_path, "T1")).found == "good"
+    assert third.previous == ""
+
+
 def test_two_agents_never_share_a_store(tmp_path: Path) -> None:
     store = Store(tmp_path, "T1")
     with pytest.raises(StoreError, match="another agent"):
@@ -180,3 +216,63 @@ def test_what_was_accepted_is_there_after_kill_9(tmp_path: Path) -> None:
     rows = store.reader().rows(0, 1_000_000)
     assert len(rows) >= accepted + 1
     assert [json.loads(r)["n"] for _, r, _ in rows] == list(range(len(rows)))
+
+
+TOLD: dict[str, object] = {"at": 1, "up": 1, "boot": "b", "kind": "ceremony", "event": "opened", "order": "KO-1"}
+ASKED: dict[str, object] = {**TOLD, "kind": "operation", "arguments": {"kind": "ceremony"}}
+
+
+def broken(path: Path) -> int:
+    """The row at which a whole check ends; 0 when all is well."""
+    reader = Reader(path)
+    end = list(reader.verify())[-1]
+    reader.close()
+    return int(end.get("broken", 0))
+
+
+@pytest.mark.parametrize(
+    ("damage", "row"),
+    [
+        ("DELETE FROM kept WHERE seq = 3", 3),
+        ("DELETE FROM kept", 3),
+        ("UPDATE kept SET row = replace(row, 'KO-1', 'KO-2') WHERE seq = 3", 3),
+        ("UPDATE kept SET row = '{' WHERE seq = 5", 5),
+        ("UPDATE kept SET seq = 4 WHERE seq = 3", 4),
+        ("INSERT INTO kept SELECT 99, row FROM kept WHERE seq = 3", 99),
+    ],
+)
+def test_what_is_kept_of_keys_is_what_the_ledger_has(tmp_path: Path, damage: str, row: int) -> None:
+    store = Store(tmp_path, "T1")
+    fill(store, 2)
+    store.commit(Batch(rows=[TOLD, ASKED, TOLD]))
+    fill(store, TAIL)
+    reader = store.reader()
+    assert [kept["seq"] for kept in reader.kept()] == [3, 5]
+    reader.compare_kept()
+    assert broken(store.path) == 0
+    store.close()
+    with sqlite3.connect(store.path) as db:
+        db.execute(damage)
+    db.close()
+    with pytest.raises(LedgerError) as met:
+        reader.compare_kept()
+    assert met.value.seq == broken(store.path) == row
+
+
+def test_of_rows_that_were_pruned_the_copy_is_all_there_is(tmp_path: Path) -> None:
+    store = Store(tmp_path, "T1")
+    store.commit(Batch(rows=[TOLD]))
+    store.commit(Batch(rows=[TOLD]))
+    reader = store.reader()
+    digest = reader.hash_at(1).hex()
+    with sqlite3.connect(store.path) as db:
+        db.execute("DELETE FROM ledger WHERE seq = 1")
+        db.executemany("INSERT INTO meta VALUES (?, ?)", [("anchor_seq", "1"), ("anchor_hash", digest)])
+    db.close()
+    assert [kept["seq"] for kept in reader.kept()] == [1, 2]
+    assert broken(store.path) == 0
+    with sqlite3.connect(store.path) as db:
+        db.execute("UPDATE kept SET row = '{' WHERE seq = 1")
+    db.close()
+    with pytest.raises(LedgerError, match="pruned"):
+        reader.kept()

@@ -26,6 +26,7 @@ def hear(found: Watched, *readings: tuple[str, str, str], at: float = 100.0) -> 
 
 
 UP = ("epp1", "link.state", "up")
+SERIAL = ("epp1", "device.serial", "E-1")
 
 
 def test_only_devices_of_a_condition_and_the_epp_matter() -> None:
@@ -77,40 +78,48 @@ def test_an_epp_that_never_spoke_does_not_answer() -> None:
 
 
 def test_an_epp_answers_as_long_as_its_line_is_up_and_something_comes() -> None:
-    found = watched(UP)
+    found = watched(UP, SERIAL)
     assert found.trouble(100.0 + SILENT) == ""
     assert found.trouble(100.1 + SILENT) == "device_lost"
     hear(found, ("epp1", "epp.battery", "ok"), at=150.0)
     assert found.trouble(150.0 + SILENT) == ""
+    hear(found, ("epp1", "epp.battery", "ok"), at=150.1 + SILENT)
+    assert found.trouble(150.1 + SILENT) == "device_lost"
+    hear(found, SERIAL, at=150.1 + SILENT)
+    assert found.trouble(150.1 + SILENT) == ""
 
 
 @pytest.mark.parametrize("word", ["silent", "rubbish", "stale", "missing", "busy", "denied", "unusable"])
 def test_an_epp_whose_line_is_not_up_is_lost_at_once(word: str) -> None:
-    found = watched(UP, ("epp1", "link.state", word))
+    found = watched(UP, SERIAL, ("epp1", "link.state", word))
     assert found.trouble(100.0) == "device_lost"
     hear(found, UP)
+    assert found.trouble(100.0) == "device_lost"  # it may be another one
+    hear(found, SERIAL)
     assert found.trouble(100.0) == ""
 
 
 @pytest.mark.parametrize("word", sorted(GONE))
 def test_an_epp_that_its_service_does_not_reach_is_lost(word: str) -> None:
     assert word in lookup("device.state").words
-    found = watched(UP, ("epp1", "device.state", word))
+    found = watched(UP, SERIAL, ("epp1", "device.state", word))
     assert found.trouble(100.0) == "device_lost"
     hear(found, ("epp1", "device.state", "online"))
+    assert found.trouble(100.0) == "device_lost"
+    hear(found, SERIAL)
     assert found.trouble(100.0) == ""
 
 
 def test_tamper_comes_before_everything_else() -> None:
     found = watched(("epp1", "epp.tamper", "tampered"))
     assert found.trouble(100.0) == "tamper"
-    assert watched(UP, ("epp1", "epp.tamper", "ok")).trouble(100.0) == ""
+    assert watched(UP, SERIAL, ("epp1", "epp.tamper", "ok")).trouble(100.0) == ""
 
 
 def test_what_was_said_too_long_ago_is_not_held_against_the_epp() -> None:
     for point, word in (("device.state", "offline"), ("epp.tamper", "tampered")):
         found = watched(("epp1", point, word))
-        hear(found, UP, at=150.0)
+        hear(found, UP, SERIAL, at=150.0)
         assert lookup(point).max_age < 50.0
         assert found.trouble(150.0) == ""
 

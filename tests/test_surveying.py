@@ -78,7 +78,7 @@ def test_an_answer_that_tells_nothing_makes_the_look_worthless(result: str, fact
 
 def test_a_slot_of_which_the_device_does_not_speak_is_left_out() -> None:
     survey = Survey("~look-1", ["TMK", "TPK"])
-    answer(survey, "refused")
+    answer(survey, "refused", state="untold")
     assert not survey.done
     answer(survey, state="missing")
     assert survey.good
@@ -86,10 +86,19 @@ def test_a_slot_of_which_the_device_does_not_speak_is_left_out() -> None:
     assert survey.seen == {"TPK": Seen("missing")}
 
 
-def test_a_device_that_refuses_all_is_not_judged() -> None:
+def test_a_device_that_can_never_tell_of_any_slot_has_been_looked_at() -> None:
     survey = Survey("~look-1", ["TMK", "TPK"])
-    answer(survey, "refused")
-    answer(survey, "refused")
+    answer(survey, "refused", state="untold")
+    answer(survey, "refused", state="untold")
+    assert survey.good
+    assert survey.silent == ["TMK", "TPK"]
+    assert not survey.seen
+
+
+def test_a_question_that_was_not_asked_makes_the_look_worthless() -> None:
+    survey = Survey("~look-1", ["TMK", "TPK"])
+    answer(survey, state="missing")
+    answer(survey, "refused")  # as a link does when its line is lost
     assert survey.done
     assert not survey.good
 

@@ -189,6 +189,17 @@ def test_keys_are_read_again_at_once_after_they_were_cleared() -> None:
     assert host.value("d", "key.TMK.state") == "missing"
 
 
+def test_a_device_that_is_back_is_asked_at_once_who_it_is() -> None:
+    service = scripted(Common_Status={"common": {"device": "online"}})
+    host = alone(service)
+    host.run(10)
+    host.say("One", event("Common.StatusChangedEvent", {"common": {"device": "noDevice"}}))
+    asked = host.names("One").count("Common.Capabilities")
+    host.run(10)
+    assert host.value("d", "device.state") == "online"
+    assert host.names("One").count("Common.Capabilities") == asked + 1
+
+
 def test_unchanged_values_are_said_again_before_they_are_stale() -> None:
     unit = {"unit1": cash({"unrecognized": 5}, replenishmentStatus="ok")}
     status = {"auxiliaries": {"safeDoor": "closed"}, "common": {"device": "online"}}

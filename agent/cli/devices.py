@@ -164,6 +164,8 @@ def header(report: Facts) -> "RenderableType":
     text.append_text(cell(f"   {wording.clock(report['at'])}   uplink {uplink['state']}{note}"))
     if uplink["backlog"]:
         text.append_text(cell(f", {uplink['backlog']} ledger rows wait"))
+    if traffic := report.get("traffic"):
+        text.append_text(cell(f", {sum(traffic['month']) / 1e6:.1f} MB{_of_budget(traffic)} this month"))
     if report.get("trouble"):
         text.append_text(cell(f"\n{report['trouble']}", "bold red"))
     return text
@@ -263,3 +265,9 @@ def _outcome(result: Facts) -> "RenderableType":
     text.append_text(cell(f": {outcome['detail']}" if outcome["detail"] else ""))
     text.append_text(cell(f"  [device said: {outcome['raw']}]" if outcome["raw"] else ""))
     return text
+
+
+def _of_budget(traffic: Facts) -> str:
+    """Of how much, and what is told less often because of it."""
+    saved = {"refresh": ", states are told less often", "rows": ", only what is urgent goes at once"}
+    return f" of {traffic['budget'] / 1e6:g}{saved.get(traffic['saving'], '')}" if traffic["budget"] else ""

@@ -68,6 +68,10 @@ def order(
         str,
         typer.Option(metavar="ID", help="Instead: the key of this order was asked for today.", show_default=False),
     ] = "",
+    withdraw: Annotated[
+        str,
+        typer.Option(metavar="ID", help="Instead: it was not, or the key will not come.", show_default=False),
+    ] = "",
     as_json: Json = False,
     lang: Lang = None,
     socket: Socket = None,
@@ -75,14 +79,15 @@ def order(
 ) -> None:
     """Hand over a signed order. It is shown as it is written: compare it with the paper.
 
-    From now on its 2 days run; --applied begins the 5 days in which a key must come.
+    From now on its 2 days run; --applied begins the 5 days in which a key must come, --withdraw ends them.
     """
-    if (file is None) == (not applied):
-        raise typer.BadParameter("give the file of an order, or --applied with an order's id")
+    if [file is not None, bool(applied), bool(withdraw)].count(True) != 1:
+        raise typer.BadParameter("give the file of an order, or --applied or --withdraw with an order's id")
     path, spoken = asking.find_socket(socket, config), language(lang)
     if file is None:
-        asked = asking.ask_once(path, {"do": "keys", "act": "applied", "order": applied})
-        then = said("applied", spoken, order=applied)
+        about = {"order": applied} if applied else {"order": withdraw, "withdrawn": True}
+        asked = asking.ask_once(path, {"do": "keys", "act": "applied", **about})
+        then = said("applied" if applied else "withdrawn", spoken, order=applied or withdraw)
         printing.show(asked, lambda _: keyviews.note(then, "tillwire keys order FILE", spoken), as_json)
         return
     text = keyfiles.order(file, path)

@@ -61,6 +61,7 @@ TEXTS = {
     "applied": Words(
         "when the key for {order} has come, hand its order over", "{order}的密钥送达后，请提交密钥指令"
     ),
+    "withdrawn": Words("nobody waits for the key of {order} any more", "已撤回{order}的密钥申请"),
 }
 
 COMMANDS = {

@@ -1,4 +1,7 @@
-"""This file knows `tillwire ledger`: its last rows, one row, and whether the chain of hashes holds."""
+"""This file knows `tillwire ledger`: its last rows, one row, and whether the chain of hashes holds.
+
+What leaves the terminal as a file, and is checked elsewhere, is agent/cli/ledgerfile.py.
+"""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -6,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli import asking, printing, wording
-from agent.cli.options import ConfigFile, Json, Offline, Socket, StoreFile
+from agent.cli import asking, ledgerfile, printing, wording
+from agent.cli.options import ConfigFile, Json, Offline, Redated, Socket, StoreFile
 from agent.cli.printing import cell
 from agent.errors import ControlError
 
@@ -17,28 +20,35 @@ if TYPE_CHECKING:
 Facts = Mapping[str, Any]
 
 app = typer.Typer(name="ledger", help="The terminal's log that nobody can quietly change.", no_args_is_help=True)
+ledgerfile.join(app)
 
 
 @app.command(epilog="Example: tillwire ledger tail -n 50")
 def tail(
     count: Annotated[int, typer.Option("-n", "--number", min=1, max=100_000, help="How many rows.")] = 20,
+    redated: Redated = False,
     as_json: Json = False,
     socket: Socket = None,
     config: ConfigFile = None,
 ) -> None:
     """Show the last rows, the newest at the end."""
-    printing.show(_read(asking.find_socket(socket, config), {"do": "ledger", "tail": count}), _table, as_json)
+    printing.show(
+        _read(asking.find_socket(socket, config), {"do": "ledger", "tail": count, "redated": redated}),
+        _table,
+        as_json,
+    )
 
 
 @app.command(epilog="Example: tillwire ledger show 42")
 def show(
     seq: Annotated[int, typer.Argument(min=1, metavar="SEQ", help="The row's number.")],
+    redated: Redated = False,
     as_json: Json = False,
     socket: Socket = None,
     config: ConfigFile = None,
 ) -> None:
     """Show all of one row, with the hash that ties it to the rows before it."""
-    request = {"do": "ledger", "after": seq - 1, "limit": 1}
+    request = {"do": "ledger", "after": seq - 1, "limit": 1, "redated": redated}
     found = _read(asking.find_socket(socket, config), request)
     if not found["rows"] or found["rows"][0]["row"]["seq"] != seq:
         raise ControlError(f"there is no row {seq}: the last is {found['head']}", 2)
@@ -47,6 +57,16 @@ def show(
 
 @app.command(epilog="Example: tillwire ledger verify --offline --store /var/lib/tillwire")
 def verify(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE]...", readable=False, help="Exports to check, oldest first, on any machine."),
+    ] = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--key", metavar="PEM", readable=False, help="The agent's public key: see `tillwire ledger key`."
+        ),
+    ] = None,
     offline: Offline = False,
     store: StoreFile = None,
     as_json: Json = False,
@@ -56,7 +76,10 @@ def verify(
     """Compute the whole chain of hashes again. Ends with 1 when a row is missing or was changed.
 
     Write the head and its hash down: a later check that starts from them shows that nothing was cut off.
+    With FILE: exports are checked, without any agent, against its public key; each thing that is wrong is named.
     """
+    if files:
+        raise typer.Exit(ledgerfile.check(files, key or [], as_json))
     answers: Iterable[Facts]
     if offline or store:
         from agent import diagnose
@@ -103,10 +126,10 @@ def _table(found: Facts) -> "RenderableType":
     table.add_column("when", no_wrap=True)
     table.add_column("device", no_wrap=True)
     table.add_column("what")
-    for row in (entry["row"] for entry in found["rows"]):
-        table.add_row(
-            str(row["seq"]), wording.clock(row["at"]), cell(row.get("device", "")), cell(wording.sentence(row))
-        )
+    for entry in found["rows"]:
+        row = entry["row"]
+        when = wording.clock(entry.get("redated", row["at"]))
+        table.add_row(str(row["seq"]), when, cell(row.get("device", "")), cell(wording.sentence(row)))
     return table
 
 
@@ -119,6 +142,8 @@ def _row(entry: Facts) -> "RenderableType":
     table.add_column()
     table.add_row("what", cell(wording.sentence(row), "bold"))
     table.add_row("when", wording.clock(row["at"]))
+    if "redated" in entry:
+        table.add_row("re-dated", wording.clock(entry["redated"]))
     for key, content in row.items():
         table.add_row(cell(key), cell(content))
     table.add_row("hash", entry["hash"])

@@ -34,6 +34,10 @@ StoreFile = Annotated[
         "--store", metavar="PATH", readable=False, help="The agent's data folder, or its store file; for --offline."
     ),
 ]
+Redated = Annotated[
+    bool,
+    typer.Option("--redated", help="Times by the last good clock of each boot, for rows made while it was wrong."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Do not ask.")]
 
 

@@ -73,6 +73,11 @@ def sentence(row: Mapping[str, Any]) -> str:
         case {"kind": "operation", "verb": verb}:
             arguments = "".join(f" {name}={given}" for name, given in row.get("arguments", {}).items())
             return f"{row.get('by', 'somebody')} asked for {verb}{arguments}"
+        case {"kind": "clock", "jump_ms": int(jump), "quality": quality}:
+            moved = f"the clock was set {'back' if jump < 0 else 'ahead'} by {abs(jump) / 1000:.0f} s"
+            return f"{moved} and is {quality}" if abs(jump) >= 1000 else f"the clock is {quality}"
+        case {"kind": "checkpoint", "covers": covers}:
+            return f"signed up to row {covers}"
         case {"kind": "outcome", "result": result}:
             return f"{result}: {row.get('detail', '')}{_said(row)}"
         case _:

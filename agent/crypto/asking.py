@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.crypto.kcv import Kcv, Method
 from agent.crypto.orders import is_name, looks_like_key
-from agent.crypto.steps import Answer, Ask
+from agent.crypto.steps import Answer, Ask, State
 from agent.errors import CryptoError
 
 CHANGING = frozenset({"key_enter", "key_complete", "key_import", "key_delete"})
@@ -15,6 +15,14 @@ PATIENCE, ENTRY_PATIENCE = 120.0, 420.0
 """Seconds for the outcome of one question; the device's driver has its own, shorter ones."""
 LONGEST_RAW = 64
 STATES = ("loaded", "missing", "construct")
+ENDED = frozenset({State.CLOSED, State.ABORTED})
+QUIET = ENDED | {State.IDLE, State.DESTROY, State.RECEIPT}
+"""States in which nothing is asked of the EPP, so its slots may be looked at: people may take long to sign, and
+after a restart nobody is served before a look."""
+WAITING = frozenset(
+    {State.LOOKING, State.CLEARING, State.ENTERING, State.LOADING, State.ACTIVE, State.ERASING, State.ABORTING}
+)
+"""States in which people have nothing to do but to wait for the EPP."""
 
 
 @dataclass(slots=True)
@@ -55,6 +63,10 @@ class Asking:
         """Count a question of an earlier life of the agent; nobody waits for its answer any more."""
         self.asked += 1
         self.touched = self.touched or verb in CHANGING
+
+    def give_up(self) -> None:
+        """Wait for no answer any more."""
+        self._until.clear()
 
     def settle(self, id: str) -> bool:
         """An answer has come; whether it was waited for."""

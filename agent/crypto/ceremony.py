@@ -1,15 +1,17 @@
 """This file knows how a key ceremony goes, step by step. No I/O; `now` is monotonic seconds.
 
-    order -> people -> switch, service, doors -> look at the slot -> clear it -> parts or block -> second person
-    -> check value -> proof by the host -> old key deleted, papers destroyed, two signatures -> receipt
+    order -> people -> switch, service, doors -> look at the slot -> parts or block -> second person -> check value
+    -> proof by the host -> old key deleted, papers destroyed, two signatures -> receipt
 
 The host conducts and the EPP performs: nothing here can hold a component or a key, only slots, envelopes and check
 values. `steps.TABLE` is the whole machine, conduct.py ends every failure; here is one method for each step.
+A key that the new one replaces in its slot is deleted only when the new one is at hand: before the first component
+is typed, or the block goes to the EPP. Suspected keys go as soon as both people are there.
 A wrong check value of a component is seen when the EPP has already combined it, so the slot is deleted and all
 components are typed again; the third time at one component ends the ceremony (crypto.md 1.4).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from agent.crypto import steps
 from agent.crypto.conduct import Conduct, digits_of
@@ -39,7 +41,7 @@ class Ceremony(Conduct):
     def _resume(self, rows: list[Row], now: float) -> None:
         opened = rows[0]
         self._now, self._leads_to = now, frozenset(State)
-        self._take_up(Order.parse(opened["document"]), opened["digest"], int(opened.get("at", 0)))
+        self._take_up(Order.parse(opened["document"]), int(opened.get("at", 0)))
         stopped = ""
         for row in rows:
             if "session" in row:
@@ -62,13 +64,13 @@ class Ceremony(Conduct):
                 case "aborting":
                     stopped = row["cause"]
         if self.order.epp_serial != self._site.epp_serial:
-            stopped = stopped or "serial_changed"
+            stopped = "serial_changed"
             self._note_trouble(steps.Trouble("serial_changed"))
         self._record("trouble", cause="agent_restarted", person="")
         if stopped or not (self.active if self.order.loads else self._pad.touched):
             self._abort(stopped or "agent_restarted")
         elif len(self._signed) >= SIGNATURES:
-            self._finish()
+            self._go(State.RECEIPT)
         else:
             self._retire()
 
@@ -79,7 +81,7 @@ class Ceremony(Conduct):
             self._out.append(steps.Record(steps.row("refused", order=event.order.id, reason=error.reason)))
             self._tell(error.reason, REFUSALS[error.reason])
             return
-        self._take_up(event.order, event.digest, event.wall)
+        self._take_up(event.order, event.wall)
         document, signers = event.order.document(), list(event.signers)
         self._record("opened", document=document, signers=signers, digest=event.digest)
         self._go(State.OPENED)
@@ -121,7 +123,7 @@ class Ceremony(Conduct):
             self._abort("left_construct")
         elif found is None and answer.result == "refused" and "unread_slot" in order.exceptions:
             self._queue = list(dict.fromkeys((order.slot, *order.cleared_first)))
-            self._clear() if order.loads else self._go(State.CONFIRM)
+            self._await_key() if order.loads else self._go(State.CONFIRM)
         elif found is None:
             self._abort_on(answer)
         elif not order.loads and found == "missing":
@@ -133,20 +135,31 @@ class Ceremony(Conduct):
             self._abort("unexpected_key")
         else:
             self._queue = [slot for slot in order.cleared_first if slot != order.slot or found == "loaded"]
-            self._clear()
+            self._await_key()
 
-    def _clear(self) -> None:
-        if self._queue:
-            self._delete()
-            self._go(State.CLEARING)
-            return
+    def _await_key(self) -> None:
+        if self.order.compromised:
+            self._clear(self._from_the_first)
+        else:
+            self._from_the_first()
+
+    def _from_the_first(self) -> None:
         self._part, self._part_since = 0, self._now
         self._go(State.PART if self.order.method == "components" else State.BLOCK)
+
+    def _clear(self, then: Callable[[], None]) -> None:
+        """Delete what has to go, and then go on."""
+        if self._queue:
+            self._then = then
+            self._delete()
+            self._go(State.CLEARING)
+        else:
+            then()
 
     def _cleared(self, answer: Answer) -> None:
         if answer.facts.get("state") == "missing":
             self._note_erased()
-            self._clear()
+            self._clear(self._then)
         else:
             self._abort_on(answer)
 
@@ -156,7 +169,10 @@ class Ceremony(Conduct):
             return
         self._begun[str(part.envelope)] = None
         self._record("envelope", **_by(who), **self._this_part())
-        expect = digits_of(part.kcv)[: 2 * ZERO_BYTES]
+        self._clear(self._enter)
+
+    def _enter(self) -> None:
+        expect = digits_of(self.order.parts[self._part].kcv)[: 2 * ZERO_BYTES]
         self._ask("key_enter", slot=self.order.slot, digits=self.order.digits, expect=expect, **self._attributes())
         self._go(State.ENTERING)
 
@@ -184,7 +200,7 @@ class Ceremony(Conduct):
             return
         self._tell("again", STEPS["again"].filled(tries=tries))
         self._queue = [self.order.slot]
-        self._clear()
+        self._clear(self._from_the_first)
 
     def _take_block(self, event: steps.BlockOffered) -> None:
         order, head = self.order, event.header
@@ -204,7 +220,11 @@ class Ceremony(Conduct):
         self._record("confirmed", **_by(who))
         if not order.loads:
             self._retire()
-            return
+        else:
+            self._clear(self._complete)
+
+    def _complete(self) -> None:
+        order = self.order
         if order.method == "components":
             self._ask("key_complete", slot=order.slot, **self._attributes())
         else:
@@ -229,11 +249,13 @@ class Ceremony(Conduct):
             self._go(State.VERIFIED)
 
     def _prove(self, event: steps.Proof) -> None:
+        if self._objected(self._crew.act(event.login)):
+            return
         if not event.ok:
             self._abort("proof_failed")
             return
         self.active, self._since = True, self._now
-        told = {"method": event.method, "reference": event.reference, "person": event.person}
+        told = {"method": event.method, "reference": event.reference, **_by(event.login)}
         self._record("active", kcv=digits_of(self.order.kcv), **told)
         self._retire()
 
@@ -264,11 +286,7 @@ class Ceremony(Conduct):
         if len(self._signed) < SIGNATURES:
             self._out.append(self.next_step())
         else:
-            self._finish()
-
-    def _finish(self) -> None:
-        self._go(State.RECEIPT)
-        self._receipt("loaded" if self.order.loads else "destroyed")
+            self._go(State.RECEIPT)
 
     def _close(self, event: steps.ReceiptMade) -> None:
         self._record("closed", receipt=event.digest)

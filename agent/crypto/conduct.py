@@ -5,17 +5,19 @@ From the first question to the EPP that can change a slot, a failure makes the f
 order's slot, and nothing but the EPP's word that it is empty ends that. A deletion counts only when it was asked
 after everything else had ended: a component that is typed late must not build the slot again. Until then the slot
 is unknown, an alarm stands, the terminal stays out of service, and it is tried again, for ever.
-A failure before that deletes nothing: a key that this order has not touched may be in use.
+A failure before that deletes nothing: a key that this order has not touched may be in use. And another EPP is asked
+nothing at all: its keys are not this order's, and the slot of the one that was taken away stays unknown.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
 from agent.crypto import steps
 from agent.crypto.asking import Asking, believed, parsed
 from agent.crypto.crew import WRONG_LOGINS, Crew
-from agent.crypto.holdings import Holdings, method_of
+from agent.crypto.holdings import DAY_MS, Holdings, method_of
 from agent.crypto.kcv import Kcv
 from agent.crypto.orders import Order, Site, is_digest, is_name, looks_like_key
 from agent.crypto.phrases import ALARMS, CAUSES, REFUSALS, STEPS, Words
@@ -44,16 +46,16 @@ class Conduct:
         self._site, self._held = site, held
         self._now = self._since = self._part_since = 0.0
         self._digit = inf
-        self._part, self._tries, self._wrong = 0, Counter[int](), Counter[str]()
+        self._part, self._tries, self._wrong = 0, Counter[int](), dict[str, list[int]]()
         self._begun: dict[str, None] = {}
         self._signed: dict[str, None] = {}
         self._queue: list[str] = []
+        self._then: Callable[[], None] = lambda: None
         self._erased: set[str] = set()
         self._again, self._pause, self._overdue = inf, RETRY, False
         self._leads_to = frozenset[State]()
         self._out: list[Action] = []
         self._order: Order | None = None
-        self._digest = ""
         self._around: steps.Surroundings | None = None
 
     @property
@@ -171,6 +173,11 @@ class Conduct:
         if event.cause in _FATAL and self.order.loads:
             self._abort(event.cause)
 
+    def _trouble_deleting(self, event: steps.Trouble) -> None:
+        self._note_trouble(event)
+        if event.cause == "serial_changed":
+            self._abort(event.cause)
+
     def _note_trouble(self, event: steps.Trouble) -> None:
         self._record("trouble", cause=event.cause, person=event.person)
         if event.cause in _FATAL:
@@ -183,8 +190,10 @@ class Conduct:
 
     def _wrong_login(self, event: steps.WrongLogin) -> None:
         person = event.person if is_name(event.person) else "withheld"
-        self._wrong[person] += 1
-        locked = self._wrong[person] + len(self._held.wrong.get(person, [])) >= WRONG_LOGINS
+        tries = [*self._held.wrong.get(person, []), *self._wrong.get(person, []), event.wall]
+        self._wrong.setdefault(person, []).append(event.wall)
+        # By the clock of now, and not of the newest row: a day after it, all are forgotten.
+        locked = sum(event.wall - when < DAY_MS for when in tries) >= WRONG_LOGINS
         self._record("login", person=person, result="locked" if locked else "wrong")
         if locked:
             self._alarm("locked", person=person)
@@ -193,12 +202,19 @@ class Conduct:
             if person in self._crew.people and State.ABORTING in self._leads_to:
                 self._abort("locked_out")
 
+    def forgive(self, person: str) -> None:
+        """Somebody in charge of the accounts lets this person try again."""
+        self._wrong.pop(person, None)
+        self._held.wrong.pop(person, None)
+        if self._order is not None:
+            self._crew.unlock(person)
+
     # How a failure ends, and how a slot is emptied.
 
     def _abort(self, cause: str, raw: str = "") -> None:
         self.cause, self._cause_words, self.active = cause, CAUSES[cause].filled(raw=raw), False
-        if not self._pad.touched:
-            self._end()
+        if not self._pad.touched or cause == "serial_changed":
+            self._leave()
             return
         slot = self.order.slot
         rest = [other for other in self.order.cleared_first if other != slot and other not in self._erased]
@@ -222,13 +238,20 @@ class Conduct:
             else:
                 self._end()
 
+    def _leave(self) -> None:
+        """End without a deletion: the slot was not touched, or it is in an EPP that was taken away."""
+        self._again, deleting = inf, self.state is State.ABORTING
+        if self._pad.touched:
+            self._pad.give_up()
+            self._alarm("slot_unknown", slot=self.order.slot)
+        if not deleting:
+            self._forget()
+            self._alarm("aborted", cause=self._cause_words)
+        self._end()
+
     def _end(self) -> None:
         self._go(State.ABORTED)
         self._record("aborted", cause=self.cause, spoiled=list(self._begun))
-        if not self._pad.touched:
-            self._forget()
-            self._alarm("aborted", cause=self._cause_words)
-        self._receipt("aborted")
 
     def _delete(self, *, before_all: bool = False) -> None:
         self._again = inf
@@ -265,8 +288,8 @@ class Conduct:
 
     # Smaller things.
 
-    def _take_up(self, order: Order, digest: str, wall: int) -> None:
-        self._order, self._digest, self._since = order, digest, self._now
+    def _take_up(self, order: Order, wall: int) -> None:
+        self._order, self._since = order, self._now
         self._crew, self._pad = Crew(order, self._site, self._held, wall), Asking(order.id)
 
     def _go(self, state: State) -> None:
@@ -307,17 +330,6 @@ class Conduct:
 
     def _kcv(self, answer: Answer) -> Kcv | None:
         return parsed(answer.facts.get("kcv"), method_of(self.order.document()))
-
-    def _receipt(self, result: str) -> None:
-        facts: dict[str, Any] = {
-            "result": result,
-            "cause": self.cause,
-            "order_digest": self._digest,
-            "signed": list(self._signed),
-        }
-        facts |= {"people": [[who.person, who.role, who.group] for who in self._crew.people.values()]}
-        facts |= {"spoiled": list(self._begun) if result == "aborted" else [], "order": self.order.document()}
-        self._out.append(steps.Receipt(facts))
 
 
 def digits_of(kcv: Kcv) -> str:

@@ -30,11 +30,15 @@ class Crew:
 
     def join(self, login: Login) -> str:
         """Take somebody in; what stands against it, as a word, or ""."""
-        objection = self._objection(login) or self._no_seat(login)
+        objection = self.objection(login)
         if not objection:
             self.spend(login.person, login.session, login.login)
             self.people[login.person] = login
         return objection
+
+    def objection(self, login: Login) -> str:
+        """What stands against taking somebody in, or ""; the login is not used for that."""
+        return self._objection(login) or self._no_seat(login)
 
     def restore(self, login: Login) -> None:
         """Take somebody in again of whom the ledger says that they had joined."""
@@ -43,6 +47,10 @@ class Crew:
     def lock(self, person: str) -> None:
         """Let this person do nothing more today."""
         self._locked.add(person)
+
+    def unlock(self, person: str) -> None:
+        """Let this person try again."""
+        self._locked.discard(person)
 
     def act(self, login: Login, part: Part | None = None, *, second: bool = False) -> str:
         """Let one of the crew do a step; what stands against it, or "". part: whose envelope they would open.
@@ -70,8 +78,6 @@ class Crew:
             return "malformed_login"
         if login.terminal != self._site.terminal:
             return "wrong_terminal"
-        if login.default_password:
-            return "default_password"
         if login.person in self._locked:
             return "locked"
         if login.login in self._logins:

@@ -1,4 +1,4 @@
-"""This file knows what can be seen of keys without any secret: check values, versions, ages, serials, clocks.
+"""This file knows what can be seen of keys without any secret: check values, ages, serials, clocks.
 
 Each guard compares what a device or the clock says with what the ledger says (`Holdings`), and returns findings. A
 finding is an alarm, not a proof: two check values are equal by chance once in 16 million. `rows` are the ledger's
@@ -87,11 +87,6 @@ def value(slot: str, kcv: Kcv, expected: Kcv | None, held: Holdings, *, producti
     return found
 
 
-def version(slot: str, new: int, held: Holdings) -> list[Finding]:
-    """A key version only grows, or an old key is being loaded again."""
-    return [Finding("older_version", slot)] if new <= held.versions.get(slot, 0) else []
-
-
 def slots(
     seen: Mapping[str, Seen], held: Holdings, *, production: bool, working: Iterable[str] = ()
 ) -> list[Finding]:
@@ -156,7 +151,8 @@ def unchanged(before: Mapping[str, Kcv], after: Mapping[str, Kcv], expected: Ite
 def clocks(held: Holdings, now: int, utc_offset_minutes: int = 480) -> list[Finding]:
     """The duties of 5 days from application to receipt, and of 2 days from receipt to the first good sign-on.
 
-    Whole days of the local calendar: what is asked for on the 1st must be there by the end of the 6th.
+    Whole days of the local calendar: what is asked for on the 1st must be there by the end of the 6th. Only what is
+    still open is late: of what was done late the receipt tells, and an order that has expired can not be used.
     """
     late = {
         "received_late": (held.applied, held.received, RECEIVED_DAYS),
@@ -166,7 +162,7 @@ def clocks(held: Holdings, now: int, utc_offset_minutes: int = 480) -> list[Find
         Finding(word, facts={"order": order})
         for word, (begun, done, days) in late.items()
         for order, start in begun.items()
-        if done.get(order, now) >= due(start, days, utc_offset_minutes)
+        if order not in done and due(start, days, utc_offset_minutes) <= now <= held.expires.get(order, now)
     ]
 
 

@@ -5,11 +5,13 @@ The rows are written by ceremony.py. Each carries order, event, state, slot, ter
 has; "by whom" is person, credential (its name), session and login (its number):
 
     applied     nothing more                       a key was asked for; the order's id is known before the order is
+    withdrawn   nothing more                       that was a mistake, or the key will not come
     received    document, signers, digest          an order has come to this terminal
     opened      document, signers, digest, serial, software, utc_offset
                                                    it is being carried out; from here on it is used up
-    refused     reason                             of an order, or of what a person tried
-    login       person, result: wrong or locked    five wrong ones within a day lock for a day
+    refused     reason                             of an order, or of what a person tried; count: of so many orders
+                                                   that did not even come in, since the row before
+    login       person, result: wrong, locked or unlocked    five wrong ones within a day lock for a day
     joined      role, group, and by whom
     ready       counters
     asked       id, verb, arguments                written before the device is asked
@@ -26,7 +28,7 @@ has; "by whom" is person, credential (its name), session and login (its number):
     trouble     cause, person                      what happened, and ended the ceremony or did not
     tampered    cause                              every slot of the EPP is unknown
     alarm       word, facts
-    aborting, aborted   cause, spoiled             closed   receipt
+    aborting, aborted   cause, spoiled             closed   receipt: "" when none was made yet
 """
 
 from collections.abc import Iterable, Mapping
@@ -72,6 +74,7 @@ class Holdings:
     received: dict[str, int] = field(default_factory=dict)
     applied: dict[str, int] = field(default_factory=dict)
     installed: dict[str, int] = field(default_factory=dict)
+    expires: dict[str, int] = field(default_factory=dict)
     running: list[Row] = field(default_factory=list)
     """The rows of a ceremony that has not ended: what `ceremony.resume` needs."""
 
@@ -104,12 +107,17 @@ def _take(held: Holdings, row: Row) -> None:
     match event:
         case "applied":
             held.applied.setdefault(order, at)
+        case "withdrawn":
+            held.applied.pop(order, None)
         case "received":
             _receive(held, row["document"], order, at)
         case "opened":
             held.orders.add(order)
             _receive(held, document, order, at)
             _bind(held, str(row["serial"]))
+        case "login" if row["result"] == "unlocked":
+            held.wrong.pop(row["person"], None)
+            held.locked.pop(row["person"], None)
         case "login":
             tries = [*held.wrong.get(row["person"], []), at]
             held.wrong[row["person"]] = [when for when in tries if at - when < DAY_MS]
@@ -132,6 +140,7 @@ def _take(held: Holdings, row: Row) -> None:
             held.slots[row["slot"]] = replace(held.slots.get(row["slot"], Slot("unknown")), state="unknown")
         case "aborted":
             held.received.pop(order, None)
+            held.applied.pop(order, None)
             held.envelopes.update(row["spoiled"])
             held.running = []
         case "closed":
@@ -139,8 +148,11 @@ def _take(held: Holdings, row: Row) -> None:
 
 
 def _receive(held: Holdings, document: Row, order: str, at: int) -> None:
-    if document["kind"] != "destroy":
-        held.received.setdefault(order, at)
+    held.expires[order] = int(document["not_after"])
+    if document["kind"] == "destroy":
+        held.applied.pop(order, None)  # no key comes
+        return
+    held.received.setdefault(order, at)
     if document.get("applied"):
         held.applied.setdefault(order, int(document["applied"]))
 

@@ -19,6 +19,8 @@ whatever looks like one (`looks_like_key`) is refused wherever it stands.
                  tell what a slot holds, so it is deleted unseen)
     applied, not_before, not_after          wall clock in milliseconds; applied 0: nobody said when it was asked for
 
+No id, slot or group has more than 10 hex digits in a row, and no slot more than 32 letters: nobody could type it,
+and no driver would take it. Keys are DES or 3DES keys: no driver can load an AES key yet.
 The kind `compromise` is a load whose protection key must not be one of the suspected (crypto.md 1.7).
 """
 
@@ -45,6 +47,8 @@ _GROUPED = "|".join(rf"[0-9A-F]{{{n}}}(?:[\s:._-]+[0-9A-F]{{{n}}}){{{15 // n},}}
 _KEY_LIKE = re.compile(rf"[0-9A-F]{{16,}}|(?<![0-9A-F])(?:{_GROUPED})", re.I)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_LONG_HEX = re.compile(r"[0-9A-Fa-f]{11}")
+_SLOT = 32  # letters of a slot that a driver takes
 _LENGTHS = {"T": (32, 48), "D": (16,), "A": (32, 48, 64)}
 _ENTERED = (32, 48)  # what the EPP's keypad takes for one component
 T = TypeVar("T")
@@ -196,6 +200,7 @@ class Order:
             *self.compromised,
         )
         optional = (self.under, self.replaces)
+        slots = (self.slot, *optional, *self.compromised)
         words = (self.kind, self.method, self.usage, self.algorithm, self.mode, self.exportability, self.form)
         numbers = (self.digits, self.version, self.applied, self.not_before, self.not_after)
         texts = (*names, *optional, *words, self.block, self.hierarchy)
@@ -203,6 +208,11 @@ class Order:
             refuse("malformed")
         if not all(map(is_name, (*names, *filter(None, optional)))):
             refuse("malformed")
+        # What people type and what drivers are asked: neither takes more than 10 hex digits in a row. A serial
+        # number may have more, it is only compared.
+        typed = (self.id, *slots, *(part.group for part in self.parts))
+        if any(map(_LONG_HEX.search, typed)) or any(len(slot) > _SLOT for slot in slots):
+            refuse("long_name")
         if self.kind not in KINDS or self.hierarchy not in ("production", "test"):
             refuse("malformed")
         if not self.not_before < self.not_after or not set(self.exceptions) <= set(EXCEPTIONS):
@@ -217,6 +227,8 @@ class Order:
             refuse("malformed")
 
     def _check_load(self) -> None:
+        if self.algorithm == "A":
+            refuse("aes")
         if self.method not in METHODS or not 1 <= self.version <= 99:
             refuse("malformed")
         if self.mode not in MODES_OF_USAGE.get(self.usage, "") or self.exportability not in tuple(EXPORTABILITY):

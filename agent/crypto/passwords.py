@@ -2,13 +2,15 @@
 
     scrypt$<log2 N>$<r>$<p>$<salt, hex>$<hash, hex>       N = 2^15, r = 8, p = 1: 32 MiB a try
 
-The parameters travel with the hash, so that they can grow without a flag day. Source: RFC 7914, sections 2 and 6.
+The parameters travel with the hash, so that they can grow without a flag day. What is hashed is the UTF-8 of the
+password in composed form (NFC): two keyboards spell one character in two ways. Source: RFC 7914, sections 2 and 6;
+RFC 8265, section 4.2.2.
 """
 
+import hashlib
 import hmac
 import secrets
-
-from Crypto.Protocol.KDF import scrypt
+import unicodedata
 
 LOG_N, R, P = 15, 8, 1
 SALT, LENGTH = 16, 32
@@ -18,7 +20,7 @@ LEAST = 10
 
 def hashed(password: str) -> str:
     """The text to keep of a password. Raises ValueError with a sentence when it is too short."""
-    if len(password) < LEAST:
+    if len(unicodedata.normalize("NFC", password)) < LEAST:
         raise ValueError(f"a password has at least {LEAST} characters")
     salt = secrets.token_bytes(SALT)
     return f"scrypt${LOG_N}${R}${P}${salt.hex()}${_derive(password, salt, LOG_N, R, P).hex()}"
@@ -39,5 +41,7 @@ def fits(password: str, kept: str) -> bool:
 
 
 def _derive(password: str, salt: bytes, log_n: int, r: int, p: int) -> bytes:
-    derived = scrypt(password, salt.hex(), LENGTH, 2**log_n, r, p)
-    return derived if isinstance(derived, bytes) else derived[0]  # a list only where several keys are asked for
+    # Half a character fits nothing, like any other wrong password.
+    typed = unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
+    needed = 128 * r * (2**log_n + p + 2)  # bytes; OpenSSL refuses more than 32 MiB unless it is told
+    return hashlib.scrypt(typed, salt=salt.hex().encode(), n=2**log_n, r=r, p=p, maxmem=needed, dklen=LENGTH)

@@ -23,11 +23,19 @@ REFUSALS = {
         "the order is not written as this version expects: have it made again in the key room",
         "密钥指令的格式不符合本版本要求：请密钥室重新制作",
     ),
+    "long_name": Words(
+        "an id, slot or group in the order is too long: at most 10 hex digits in a row, 32 letters for a slot",
+        "指令中的编号、密钥槽或组别过长：连续十六进制数字至多10位，槽名至多32个字符",
+    ),
     "wrong_usage": Words(
         "the order's usage, mode and exportability do not fit each other",
         "密钥指令中的用途、使用方式与可导出性不相符",
     ),
     "wrong_length": Words("the order's key length does not fit its algorithm", "密钥指令中的密钥长度与算法不符"),
+    "aes": Words(
+        "the order is for an AES key: this version loads only DES and 3DES keys into an EPP",
+        "密钥指令要求装载AES密钥：本版本只能向密码键盘装载DES和3DES密钥",
+    ),
     "single_des": Words(
         "single-length DES is only for a MAC key, and only by a signed exception",
         "单倍长DES只可用于MAC密钥，且须有签名的例外许可",
@@ -86,7 +94,6 @@ REFUSALS = {
         "log in from a session of your own, not from your colleague's", "请使用自己的会话登录"
     ),
     "locked": Words("too many wrong tries: this person is locked for today", "错误次数过多：此人今日已被锁定"),
-    "default_password": Words("change the password that you were given first", "请先修改初始密码"),
     "same_person": Words("this person has joined already: a second person is needed", "此人已加入：须由另一人加入"),
     "same_credential": Words("each person needs a credential of their own", "每人须使用自己的凭证"),
     "same_group": Words("the people must be of different groups", "参与人员须属于不同保管组"),
@@ -122,7 +129,6 @@ CAUSES = {
     "proof_failed": Words("the host did not accept the key", "主机未接受该密钥"),
     "mode_changed": Words("the switch, the service or a door changed", "操作开关、服务状态或机柜门发生变化"),
     "device_lost": Words("the connection to the device was lost", "与设备的连接中断"),
-    "device_restarted": Words("the device was started again", "设备已重新启动"),
     "tamper": Words("the device reports tampering", "设备报告被拆动"),
     "serial_changed": Words("the device has another serial number now", "设备序列号已改变"),
     "agent_restarted": Words("the agent was started again", "终端代理已重新启动"),
@@ -133,12 +139,15 @@ CAUSES = {
     "unexpected_key": Words("the slot held a key that no order explains", "密钥槽内有无指令依据的密钥"),
     "left_construct": Words("the slot held a half-built key", "密钥槽内有未完成的密钥"),
     "slot_empty": Words("the slot holds no key to destroy", "密钥槽内没有可销毁的密钥"),
-    "test_key": Words("the loaded key is a published or degenerate one", "所装载的是公开测试密钥或退化密钥"),
     "wrong_usage": Words("the device gave the key another usage", "设备赋予密钥的用途与指令不符"),
 }
 
 STEPS = {
     "idle": Words("open a signed order", "请载入已签名的密钥指令"),
+    "resuming": Words(
+        "wait: the last ceremony was cut short; as soon as the EPP answers, its slot is deleted",
+        "请等待：上次密钥操作中断；密码键盘应答后即删除该槽",
+    ),
     "waiting": Words("the order {order} waits: the first person logs in", "指令{order}待执行：请第一人登录"),
     "opened": Words("log in; people who are still missing: {missing}", "请登录，还缺{missing}人"),
     "crewed": REFUSALS["not_ready"],
@@ -184,8 +193,8 @@ STEPS = {
 ALARMS = {
     "aborted": Words("a key ceremony was stopped: {cause}", "密钥操作已中止：{cause}"),
     "slot_unknown": Words(
-        "slot {slot} may hold part of a key: it could not be deleted, and this is tried again",
-        "{slot}槽可能残留密钥：删除失败，将继续重试",
+        "slot {slot} may hold part of a key: the EPP has not said that it is deleted",
+        "{slot}槽可能残留密钥：密码键盘尚未确认删除",
     ),
     "tamper": Words(
         "the EPP was opened: all slots are unknown; investigate before anything is loaded",
@@ -208,7 +217,6 @@ ALARMS = {
     "wrong_kcv": Words("slot {slot} has another check value than expected", "{slot}槽校验值与预期不符"),
     "same_kcv": Words("slots {slot} and {other} have the same check value", "{slot}槽与{other}槽校验值相同"),
     "destroyed_kcv": Words("slot {slot} shows a key that was destroyed", "{slot}槽出现已销毁的密钥"),
-    "older_version": Words("slot {slot}: the key version did not grow", "{slot}槽：密钥版本未递增"),
     "missing_key": Words("slot {slot} should hold a key and does not", "{slot}槽应有密钥但为空"),
     "other_usage": Words("slot {slot} is for another usage than ordered", "{slot}槽的用途与指令不符"),
     "unknown_slot": Words("what slot {slot} holds is not known", "{slot}槽状态不明"),

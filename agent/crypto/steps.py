@@ -8,6 +8,7 @@ refused and changes nothing. `picture` draws it.
     ACTIVE and DESTROY  the key works and stays: only tamper and another serial number undo it
     ERASING             of an order to destroy: whatever happens, the deletion is tried until the device has done it
     ABORTING            left only when the device says that the slot is empty
+    another EPP         leads from anywhere to ABORTED, with the slot unknown: nothing may be deleted in that one
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from agent.crypto.holdings import KIND
 from agent.crypto.keyblock import Header
 from agent.crypto.orders import Order
 
-TROUBLES = ("device_lost", "device_restarted", "tamper", "serial_changed", "abandoned", "exposed")
+TROUBLES = ("device_lost", "tamper", "serial_changed", "abandoned", "exposed")
 
 
 class State(Enum):
@@ -60,7 +61,6 @@ class Login:
     session: str
     login: str
     terminal: str
-    default_password: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +136,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What the host says of the new key. method: echo, sign_on or mac; reference: its number in the host's log;
-    person: who of the crew reports it."""
+    """What the host says of the new key, and who of the crew reports it. method: echo, sign_on or mac; reference:
+    its number in the host's log."""
 
+    login: Login
     ok: bool
     method: str
     reference: str = ""
-    person: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +175,11 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class WrongLogin:
-    """Somebody could not prove to be this person."""
+    """Somebody could not prove to be this person. wall: when, wall clock in ms; 0 when nobody knows, and then every
+    earlier try counts as one of this day."""
 
     person: str
+    wall: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,14 +248,7 @@ class Forget:
     block: str
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """The facts of the receipt; the caller adds times and the head of the ledger from its rows, and signs it."""
-
-    facts: dict[str, Any]
-
-
-Action = Ask | Record | Tell | Alarm | Forget | Receipt
+Action = Ask | Record | Tell | Alarm | Forget
 
 
 class Arc(NamedTuple):
@@ -279,38 +274,40 @@ _STOPPING = {
     "WrongLogin": "_wrong_login",
     "Tick": "_pass",
 }
-# A slot that was not touched yet is left as it is; one that was is deleted first.
+# A slot that was not touched yet is left as it is; one that was is deleted first, unless another EPP is in place.
 _UNTOUCHED = {event: (handler, "aborted") for event, handler in _STOPPING.items()}
 _TOUCHED = {event: (handler, "aborting") for event, handler in _STOPPING.items()}
+_TOUCHED["Trouble"] = ("_trouble", "aborting aborted")
 _EITHER = {event: (handler, "aborting aborted") for event, handler in _STOPPING.items()}
 _STAYS = {
     "Trouble": ("_note_trouble", ""),
     "WrongLogin": ("_wrong_login", ""),
     "Tick": ("_pass", ""),
 }
-_UNDOES = {**_STAYS, "Trouble": ("_late_trouble", "aborting")}
+_UNDOES = {**_STAYS, "Trouble": ("_late_trouble", "aborting aborted")}
+_DELETES = {**_STAYS, "Trouble": ("_trouble_deleting", "aborted")}
 _ARCS: dict[State, dict[str, tuple[str, str]]] = {
     State.IDLE: {**_STAYS, "Opened": ("_open", "opened"), "Surroundings": ("_look_around", "")},
     State.OPENED: {**_UNTOUCHED, "Surroundings": ("_look_around", ""), "Joined": ("_join", "crewed looking")},
     State.CREWED: {**_UNTOUCHED, "Surroundings": ("_look_around", "looking")},
     State.LOOKING: {**_UNTOUCHED, "Answer": ("_looked", "clearing part block confirm aborting aborted")},
-    State.CLEARING: {**_TOUCHED, "Answer": ("_cleared", "part block aborting")},
-    State.PART: {**_EITHER, "PartBegun": ("_begin_part", "entering")},
+    State.CLEARING: {**_TOUCHED, "Answer": ("_cleared", "part block entering loading aborting")},
+    State.PART: {**_EITHER, "PartBegun": ("_begin_part", "clearing entering")},
     State.ENTERING: {
         **_TOUCHED,
         "Digits": ("_digits", ""),
         "Answer": ("_entered", "part confirm clearing aborting"),
     },
     State.BLOCK: {**_EITHER, "BlockOffered": ("_take_block", "confirm")},
-    State.CONFIRM: {**_EITHER, "Confirmed": ("_confirm", "loading erasing")},
+    State.CONFIRM: {**_EITHER, "Confirmed": ("_confirm", "clearing loading erasing")},
     State.LOADING: {**_TOUCHED, "Answer": ("_loaded", "verified aborting")},
     State.VERIFIED: {**_TOUCHED, "Proof": ("_prove", "active destroy aborting")},
     State.ACTIVE: {**_UNDOES, "Answer": ("_retired", "destroy"), "Tick": ("_pass", "")},
-    State.ERASING: {**_STAYS, "Answer": ("_retired", "destroy")},
+    State.ERASING: {**_DELETES, "Answer": ("_retired", "destroy")},
     State.DESTROY: {**_UNDOES, "Signed": ("_sign", "receipt")},
     State.RECEIPT: {**_UNDOES, "ReceiptMade": ("_close", "closed")},
     State.CLOSED: {},
-    State.ABORTING: {**_STAYS, "Answer": ("_aborted", "aborted")},
+    State.ABORTING: {**_DELETES, "Answer": ("_aborted", "aborted")},
     State.ABORTED: {},
 }
 TABLE: dict[State, dict[type, Arc]] = {state: _arcs(state, **arcs) for state, arcs in _ARCS.items()}
@@ -325,6 +322,7 @@ def picture() -> str:
     """The table as a Mermaid state diagram: arcs with the same ends are one arrow, and staying is not drawn.
 
     "a stop": a second order, surroundings that do not fit, trouble, five wrong logins, or a time that ran out.
+    Trouble that leads to ABORTED by itself is another EPP.
     """
     lines = ["stateDiagram-v2", "    [*] --> idle"]
     for state, arcs in TABLE.items():
@@ -334,6 +332,7 @@ def picture() -> str:
                 names.setdefault(to, []).append(kind.__name__)
         for to in (other for other in State if other in names):
             stops = [name for name in names[to] if _STOPPING.get(name) == arcs[EVENTS[name]].handler]
+            stops = stops if len(stops) > 1 else []
             rest = [name for name in names[to] if name not in stops]
             label = ", ".join((["a stop"] if stops else []) + rest)
             lines.append(f"    {state.value} --> {to.value}: {label}")

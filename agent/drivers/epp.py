@@ -40,6 +40,7 @@ from agent.drivers.transcript import Transcript
 from agent.drivers.zt588 import (
     ERRORS,
     LOW_BATTERY,
+    UNTOLD,
     VERBS,
     check_value,
     erase,
@@ -142,6 +143,9 @@ class Epp:
             self._dialogue.end(operation.id, "refused", detail, now)
             return
         why = refusal(operation, VERBS) or unsuited(operation) or self._busy(operation)
+        if why == UNTOLD:
+            self._dialogue.end(operation.id, "refused", why, now, facts={"state": "untold"})
+            return
         if not (why or self._dialogue.silent):
             self._jobs[operation.id] = replace(operation, opaque=b"")
         question = Question(operation.verb, b"" if why else self._command(operation), 0.0, KEY_WAIT)

@@ -12,7 +12,8 @@ also compares the check values, and deletes the slot when anything else than "do
     key_complete  slot, usage, algorithm, mode    the joined components become the key. Facts: kcv, state
     key_import    slot, usage, under, form        form "tr31": opaque is a key block, as text; "ecb": opaque is the
                                       key under the key of slot `under`, 16 or 24 bytes. Facts: kcv, state
-    key_check     slot                Facts: state; when there is a key, kcv and usage as well
+    key_check     slot                Facts: state; when there is a key, kcv and usage as well. A device that can
+                                      never tell of this slot refuses, with the state "untold"
     key_delete    slot                Facts: state, as read back
     key_wipe                          all keys of the pad. Facts: remaining, how many slots still hold one
 

@@ -273,6 +273,8 @@ class Service:
         for reading in said:
             if reading.point == "device.state":
                 online = reading.value == "online"
+                if online and not self._was_online:
+                    self._hurry(CAPABILITIES)  # it may be another device now
                 if online and not self._was_online and "device.error" not in newer:
                     self._error = None
                 self._was_online = online

@@ -23,6 +23,7 @@ IMK = "80"
 SLOT = re.compile(r"[0-9A-F]{2}")
 TYPES = {"K0": 2, "P0": 3, "D0": 6, **dict.fromkeys(("M0", "M1", "M2", "M3", "M4", "M5", "M6"), 5)}
 KCV_BYTES = 3
+UNTOLD = "this pad cannot be asked about a slot: it tells a check value only when it loads a key"
 
 LOW_BATTERY = 0xE0
 ERRORS = {
@@ -50,7 +51,7 @@ def unsuited(operation: Operation) -> str:
     if not all(SLOT.fullmatch(str(given[name])) for name in ("slot", "under") if name in given):
         return "this pad's slots are two hex digits in capitals, e.g. 00 for the TMK and 40 for the first TPK"
     if operation.verb == "key_check" and given["slot"] != IMK:
-        return "this pad cannot be asked about a slot: it tells a check value only when it loads a key"
+        return UNTOLD
     if operation.verb == "key_import" and given["form"] != "ecb":
         return "this pad takes no key blocks, only a key under a key"
     if operation.verb == "key_import" and given["usage"] not in TYPES:

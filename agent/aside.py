@@ -1,0 +1,103 @@
+"""This file knows how names outlast a power cut: the store's folder, and a damaged store put out of its way.
+
+A file that was synced is still lost while the folder that names it was not (fsync(2)). So each name that something
+else relies on is synced before that is done.
+
+    store.db.aside-<number>-<when>-<epoch>-<head>      and beside it the same with -wal, -shm, -journal
+
+The name carries where the old chain ended: the new chain names its end, also when the power goes between the two.
+The number tells which was the last, because the clock does not: it may have been set back.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from agent.errors import StoreError
+
+BESIDE = ("-wal", "-shm", "-journal")
+"""SQLite's own files. One that is left beside a new store would be taken for a part of it."""
+_ASIDE = re.compile(r".+\.aside-(\d+)-\d{8}T\d{6}Z-(\w+)-(\d+)")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder (mode 0700) and those above it, to stay. Raises StoreError."""
+    with _border(f"{folder} cannot be made", "make it and give it to the agent"):
+        missing = [one for one in folder.parents if not one.exists()]
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for one in (folder, *missing):
+            # One that is there is synced too: who made it may have been killed before that. One that may not be
+            # read was not made by the agent.
+            with suppress(PermissionError):
+                _sync(one.parent)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def put(path: Path, epoch: str, head: int) -> str:
+    """Put a store file out of the way, whole; returns its new name. Raises StoreError."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    word = epoch if re.fullmatch(r"\w{1,32}", epoch) else "unknown"
+    number = 1 + max((_number(one) for one in _all(path)), default=0)
+    aside = path.with_name(f"{path.name}.aside-{number}-{stamp}-{word}-{head}")
+    with _border(f"{path} cannot be set aside", "check the disk and the folder's owner"):
+        if path.exists():
+            path.rename(aside)
+        _put_rest(path, aside)
+    return aside.name
+
+
+def finish(path: Path) -> None:
+    """Go on with a `put` that was cut off after its first step, if there was one. Raises StoreError.
+
+    A -journal without a store is one that SQLite had begun for the new store; SQLite deletes it.
+    """
+    found = _all(path)
+    if found and not path.exists():
+        with _border(f"{path} cannot be set aside", "check the disk and the folder's owner"):
+            _put_rest(path, found[-1], ("-wal", "-shm"))
+
+
+def last(path: Path) -> tuple[str, str]:
+    """(name, "epoch/head") of the store that was set aside last; empty when there is none."""
+    found = _all(path)
+    ended = _ASIDE.fullmatch(found[-1].name) if found else None
+    return (ended[0], f"{ended[2]}/{ended[3]}") if ended else ("", "")
+
+
+@contextmanager
+def _border(what: str, todo: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{what} ({error.strerror}): {todo}") from error
+
+
+def _all(path: Path) -> list[Path]:
+    """The stores that were set aside, the last one last."""
+    found = (one for one in path.parent.glob(f"{path.name}.aside-*") if not one.name.endswith(BESIDE))
+    return sorted(found, key=_number)
+
+
+def _number(aside: Path) -> int:
+    found = _ASIDE.fullmatch(aside.name)
+    return int(found[1]) if found else 0
+
+
+def _put_rest(path: Path, aside: Path, ends: tuple[str, ...] = BESIDE) -> None:
+    """SQLite's files after the store's own, and never before: without its log an old store looks like a whole one
+    that ends earlier, and its numbers would be given away twice."""
+    _sync(path.parent)
+    for end in ends:
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + end).rename(aside.with_name(aside.name + end))
+    _sync(path.parent)

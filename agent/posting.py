@@ -1,0 +1,152 @@
+"""This file knows what MQTT 5 adds to a publish (a content type, a topic alias), which limits the broker sets, and
+how many bytes a connection has taken from the line.
+
+    content type    application/json+deflate: the JSON, deflated as RFC 1950 says (zlib), where that pays. MQTT
+                    3.1.1 has no place to say so, and what cannot be said is not done.
+    topic alias     a number of two bytes instead of the topic, from its second message on; as many as the broker
+                    offers, given out in the order in which topics come. Nothing is taken from an earlier topic.
+
+The bytes are those of the kernel (Linux: TCP_INFO), with TLS, acknowledgements and repeats, and OVERHEAD for each
+segment. What the kernel does not tell is estimated.
+"""
+
+import socket
+import ssl
+import struct
+import threading
+import zlib
+from typing import Any
+
+from paho.mqtt.client import MQTT_ERR_SUCCESS, error_string
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from agent.brokers import Address
+from agent.config import Broker
+from agent.connection import CONNECT_PATIENCE, Connection
+from agent.errors import UplinkError
+from agent.messages import DEFLATED
+
+DEFLATE_FROM = 600
+"""Bytes from which a batch of rows is deflated. A row alone stays readable with any MQTT client."""
+LEVEL = 6
+"""Of zlib. Level 3 takes half the time and a fifth more bytes; the bytes are what a thin line has least of."""
+LARGEST = 268_435_455
+"""Bytes of the largest packet that MQTT knows."""
+FRAME = 64
+"""Bytes of a PUBLISH beside topic and payload, at most: fixed header, lengths, packet id and our properties."""
+OVERHEAD = 52
+"""Bytes of a TCP segment beside its payload: IPv4 20, TCP 20, timestamps 12."""
+RECORD = 22
+"""Bytes that TLS 1.3 adds to a record."""
+HANDSHAKE = (3_000, 5_000)
+"""Up and down, about: a TLS handshake with two certificates."""
+
+
+class Post(Connection):
+    """A connection that spends few bytes. `largest`: bytes of the largest packet that the broker takes."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        address: Address,
+        name: str,
+        tls: ssl.SSLContext | None,
+        will: tuple[str, bytes] | None = None,
+    ) -> None:
+        super().__init__(broker, address, name, tls, will)
+        self.largest = LARGEST
+        self._five = broker.protocol == "5"
+        self._tls = tls is not None
+        self._offered = 0
+        self._aliases: dict[str, int] = {}
+        self._kernel: tuple[int, int] | None = None
+        self._guess = (0, 0)
+        self._taken = (0, 0)
+        self._client.on_connect = self._answered
+        self._client.on_socket_close = lambda c, u, line: self._measure(line)
+
+    def _answered(self, client: Any, userdata: Any, flags: Any, code: Any, properties: Any) -> None:
+        self.largest = getattr(properties, "MaximumPacketSize", LARGEST)
+        self._offered = getattr(properties, "TopicAliasMaximum", 0)
+        # The broker's word counts more than ours, and `turn` must wake in time for paho's ping.
+        self._keepalive = getattr(properties, "ServerKeepAlive", 0) or self._keepalive
+        self.events.append(("connected", (code, properties)))
+
+    def open(self, stop: threading.Event, patience: float = CONNECT_PATIENCE) -> None:
+        """As Connection does; a handshake that fails is paid for, too."""
+        try:
+            super().open(stop, patience)
+        except UplinkError as error:
+            if isinstance(error.__cause__, ssl.SSLError):
+                self._guess = HANDSHAKE
+            raise
+        self._guess = HANDSHAKE if self._tls else (0, 0)
+
+    def publish(self, topic: str, payload: bytes, retain: bool, *, may_deflate: bool = False) -> int:
+        """Hand over one message of QoS 1, as small as it may be; returns the id of its acknowledgement.
+
+        Raises UplinkError when the connection is lost, or when the broker takes no packet as large as this.
+        """
+        properties: Any = Properties(PacketTypes.PUBLISH) if self._five else None  # type: ignore[no-untyped-call]
+        if properties:
+            if may_deflate and len(payload) >= DEFLATE_FROM:
+                smaller = zlib.compress(payload, LEVEL)
+                if len(smaller) + len(DEFLATED) + 3 < len(payload):
+                    payload, properties.ContentType = smaller, DEFLATED
+            topic = self._alias(topic, properties)
+        if FRAME + len(topic) + len(payload) > self.largest:
+            raise UplinkError(f"{self.where} takes no packet of {len(payload)} bytes, only of {self.largest}")
+        self._guessed(OVERHEAD + 7 + len(topic) + len(payload), 2 * OVERHEAD + 4)
+        info = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+        if info.rc != MQTT_ERR_SUCCESS:
+            raise UplinkError(f"the connection was lost while publishing ({error_string(info.rc)})")
+        return info.mid
+
+    def turn(self, patience: float, ear: socket.socket | None = None) -> None:
+        """As Connection does, and look at what the line has taken."""
+        super().turn(patience, ear)
+        self._measure(self._client.socket())
+
+    def used(self) -> tuple[int, int]:
+        """Bytes (up, down) since the last time that this was asked."""
+        up, down = self._kernel or self._guess
+        before, self._taken = self._taken, (up, down)
+        return max(0, up - before[0]), max(0, down - before[1])
+
+    def _alias(self, topic: str, properties: Properties) -> str:
+        """The topic as it is to be sent: nothing when the broker knows its alias already."""
+        known = topic in self._aliases
+        if not known and len(self._aliases) < self._offered:
+            self._aliases[topic] = len(self._aliases) + 1
+        if topic in self._aliases:
+            properties.TopicAlias = self._aliases[topic]
+        return "" if known else topic
+
+    def _guessed(self, up: int, down: int) -> None:
+        records = RECORD if self._tls else 0
+        self._guess = self._guess[0] + up + records, self._guess[1] + down + records
+
+    def _measure(self, line: Any) -> None:
+        if isinstance(line, socket.socket):
+            self._kernel = of_kernel(line) or self._kernel
+
+
+def of_kernel(line: socket.socket) -> tuple[int, int] | None:
+    """Bytes (up, down) that a TCP connection has taken from the line until now; None where nobody tells."""
+    if not hasattr(socket, "TCP_INFO"):
+        return None
+    try:
+        return of_tcp_info(line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 208))
+    except OSError:
+        return None
+
+
+def of_tcp_info(told: bytes) -> tuple[int, int] | None:
+    """The same from Linux's struct tcp_info (linux/tcp.h); a kernel before 4.19 has no bytes_sent in it."""
+    if len(told) < 208:
+        return None
+    (received,) = struct.unpack_from("=Q", told, 128)
+    segments_out, segments_in = struct.unpack_from("=II", told, 136)
+    (sent,) = struct.unpack_from("=Q", told, 200)
+    return sent + OVERHEAD * segments_out, received + OVERHEAD * segments_in

@@ -1,0 +1,189 @@
+"""This file knows what the recorded processes do: short lives of whatever writes files that must survive.
+
+    python -m tests.powercut.lives LIFE ROOT WISHES     with recorder.c preloaded
+
+What a process has promised to others by now goes into the recording as a mark: {"event", …}. The content of each
+commit follows from the head before it, so that an image can be judged without knowing its past.
+"""
+
+import ctypes
+import json
+import queue
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agent.accounts import Accounts
+from agent.config import load
+from agent.crypto import keepers
+from agent.crypto.sealing import SecretStore
+from agent.crypto.secret import Secret
+from agent.errors import StoreCorrupt
+from agent.ledger import Row
+from agent.model import Batch, Fault, Note, StoredPoint
+from agent.service import Service
+from agent.store import Store
+
+DATA = "till/data"
+TERMINAL = "T1"
+MACHINE = b"00112233445566778899aabbccddeeff\n"
+PAGES = 12
+"""A checkpoint of the log after so many pages, so that a short life has some."""
+
+
+def mark(event: str, **facts: Any) -> None:
+    """Write a promise into the recording."""
+    ctypes.CDLL(None).powercut_mark(json.dumps({"event": event, **facts}).encode())
+
+
+def batch(head: int, found: str = "", previous: str = "") -> Batch:
+    """The commit that follows row `head`; every fifth is large. The first of a chain says where it comes from."""
+    kind = "ceremony" if head % 4 == 1 else "change"
+    text = "~" * (9000 if head % 5 == 3 else head * 37 % 400)
+    first = {"kind": "start", "found": found, "previous": previous, "n": head}
+    rows = [{"kind": kind, "n": head, "text": text} for _ in range(1 + head * 7 % 3)]
+    fault = Fault("d", f"p{head % 6}", f"f{head % 4}", head, head)
+    is_raised = head // 4 % 2 == 0
+    return Batch(
+        rows=rows if head else [first, *rows],
+        points=[StoredPoint("d", f"p{head % 6}", head, True, head)],
+        raised=[fault] if is_raised else [],
+        cleared=[] if is_raised else [Fault("d", f"p{p}", f"f{head % 4}", 0, 0) for p in range(6)],
+    )
+
+
+def opened(root: Path, synchronous: str = "FULL", pages: int = PAGES) -> Store:
+    store = Store(root / DATA, TERMINAL)
+    small(store, synchronous, pages)
+    mark("opened", epoch=store.epoch)
+    return store
+
+
+def small(store: Store, synchronous: str = "FULL", pages: int = PAGES) -> None:
+    """Make this connection checkpoint early, and (a control) not sync as it should."""
+    store._db.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+    if synchronous != "FULL":
+        store._db.execute(f"PRAGMA synchronous = {synchronous}")
+
+
+def commit_unmarked(store: Store, commits: int) -> None:
+    for _ in range(commits):
+        store.commit(batch(store.head, store.found, store.previous))
+
+
+def commit(store: Store, commits: int) -> None:
+    """Commit, and mark each as accepted; now and then the broker acknowledges."""
+    for number in range(commits):
+        commit_unmarked(store, 1)
+        mark("accepted", epoch=store.epoch, head=store.head, hash=store.head_hash.hex())
+        if number % 4 == 2:
+            store.settle(store.epoch, store.head - 1)
+
+
+def ledgering(root: Path, commits: int = 30, synchronous: str = "FULL", pages: int = PAGES) -> None:
+    """Open, commit, close."""
+    store = opened(root, synchronous, pages)
+    store.forget_all()
+    commit(store, commits)
+    store.close()
+    mark("closed")
+
+
+def damaged(root: Path, how: str, commits: int = 4, pages: int = 1000) -> None:
+    """A store that is found damaged at a start ("row") or while the agent runs; somebody reads it, so that its log
+    is not taken into the file, and holds all rows."""
+    store = opened(root, pages=pages)
+    commit(store, commits)
+    reader = store.reader()
+    mark("damaged", epoch=store.epoch, head=store.head)
+    if how == "row":
+        store._db.execute("UPDATE ledger SET row = row || ' ' WHERE seq = ?", (store.head,))
+        store.close()
+        store = Store(root / DATA, TERMINAL)
+    else:
+        store.doubt(StoreCorrupt("a reader met damage"))
+        with suppress(StoreCorrupt):
+            commit(store, 1)
+        store.set_aside("a reader met damage")
+    small(store)
+    mark("anew", epoch=store.epoch)
+    commit(store, commits)
+    reader.close()
+    store.close()
+
+
+class _Marked(Service):
+    """The whole agent; it marks what it accepts, and tells who waits here."""
+
+    def __init__(self, config: Path) -> None:
+        super().__init__(load(config))
+        self.store = self._store
+        self.commits: queue.SimpleQueue[None] = queue.SimpleQueue()
+        mark("opened", epoch=self.store.epoch)
+        small(self.store)
+
+    def note(self, text: str) -> None:
+        """Have a row written, and wait until it is accepted."""
+        before = self.store.epoch, self.store.head
+        self._queue.put(Note("thread", {"name": text, "error": ""}))
+        while (self.store.epoch, self.store.head) == before:
+            self.commits.get(timeout=30.0)
+
+    def _committed(self, urgent: bool) -> None:
+        mark("accepted", epoch=self.store.epoch, head=self.store.head, hash=self.store.head_hash.hex())
+        super()._committed(urgent)
+        self.commits.put(None)
+
+    def _begin_anew(self, why: str) -> list[Row]:
+        mark("damaged", epoch=self.store.epoch, head=self.store.head)
+        rows = super()._begin_anew(why)
+        mark("anew", epoch=self.store.epoch)
+        return rows
+
+
+def serving(root: Path, rows: int = 6) -> None:
+    """The whole agent, whose store is set aside while it runs; its devices do not answer."""
+    config = root.parent / "terminal.toml"
+    config.write_text(
+        f'[terminal]\norg = "coop"\nid = "{TERMINAL}"\ndata = "{root / DATA}"\n[control]\nsocket = "tw.sock"\n'
+        '[devices.ups1]\nkind = "ups"\nport = "./nowhere"\n'
+    )
+    service = _Marked(config)
+    running = threading.Thread(target=service.run)
+    running.start()
+    for number in range(rows):
+        service.note(f"row {number}")
+    service.store.doubt(StoreCorrupt("a reader met damage"))
+    for number in range(rows):
+        service.note(f"row {number} of the new chain")
+    service.stop.set()
+    running.join()
+
+
+def counting(root: Path, changes: int = 4) -> None:
+    """Accounts: a person whose wrong tries are counted."""
+    Store(root / DATA, TERMINAL).close()
+    accounts = Accounts(root / DATA / "accounts.json", lambda: 0)
+    for number in range(changes):
+        accounts.add(f"person{number}", "technician", "", "a first password")
+        mark("people", names=accounts.names())
+        accounts.remove(f"person{number // 2}") if number % 2 else None
+        mark("people", names=accounts.names())
+
+
+def sealing(root: Path, changes: int = 4) -> None:
+    """Secrets at rest, kept by this machine's id and a salt."""
+    Store(root / DATA, TERMINAL).close()
+    machine = keepers.Machine(root / DATA / "seal.salt", root / "machine-id")
+    store = SecretStore.create(root / DATA / "secrets", TERMINAL, [machine])
+    mark("secrets", count=0)
+    for number in range(changes):
+        store.put(f"secret{number}", Secret(bytes([number]) * 40))
+        mark("secrets", count=number + 1)
+
+
+if __name__ == "__main__":
+    lives = {life.__name__: life for life in (ledgering, damaged, serving, counting, sealing)}
+    lives[sys.argv[1]](Path(sys.argv[2]), **json.loads(sys.argv[3]))
