@@ -14,6 +14,8 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode as ReasonCode
 
 from agent.brokers import Address
@@ -44,7 +46,7 @@ class Connection:
         tls: ssl.SSLContext | None,
         will: tuple[str, bytes] | None = None,
     ) -> None:
-        five = broker.protocol == "5"
+        self._five = broker.protocol == "5"
         self.events: deque[tuple[str, Any]] = deque()
         self.window = WINDOW
         self._keepalive = broker.keepalive
@@ -53,13 +55,13 @@ class Connection:
         self._client = client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=name,
-            protocol=mqtt.MQTTv5 if five else mqtt.MQTTv311,
-            clean_session=None if five else True,
+            protocol=mqtt.MQTTv5 if self._five else mqtt.MQTTv311,
+            clean_session=None if self._five else True,
             reconnect_on_failure=False,
         )
         client.max_inflight_messages_set(WINDOW + 4)
         events = self.events
-        client.on_connect = lambda c, u, flags, code, props: events.append(("connected", (code, props)))
+        client.on_connect = lambda c, u, flags, code, props: self._answered(code, props)
         client.on_disconnect = lambda c, u, flags, code, props: events.append(("lost", code))
         client.on_publish = lambda c, u, mid, code, props: events.append(("ack", (mid, code)))
         if will:
@@ -98,9 +100,17 @@ class Connection:
             raise refused(f"{self.where} refuses this terminal", code)
         self.window = min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW))
 
-    def publish(self, topic: str, payload: bytes, retain: bool) -> int:
-        """Hand over one message of QoS 1; returns the id that its acknowledgement will carry."""
-        info = self._client.publish(topic, payload, qos=1, retain=retain)
+    def publish(
+        self, topic: str, payload: bytes, retain: bool, *, content_type: str = "", alias: int | None = None
+    ) -> int:
+        """Hand over one message of QoS 1; returns the id that its acknowledgement will carry. content_type, alias:
+        of MQTT 5 only."""
+        properties: Any = Properties(PacketTypes.PUBLISH) if self._five else None  # type: ignore[no-untyped-call]
+        if content_type:
+            properties.ContentType = content_type
+        if alias is not None:
+            properties.TopicAlias = alias
+        info = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         if info.rc != mqtt.MQTT_ERR_SUCCESS:
             raise UplinkError(f"the connection was lost while publishing ({mqtt.error_string(info.rc)})")
         return info.mid
@@ -139,6 +149,12 @@ class Connection:
         this terminal is gone."""
         if line := self._client.socket():
             line.close()
+
+    def _answered(self, code: ReasonCode, properties: Any) -> None:
+        """The broker has answered CONNECT. Its word on the keep-alive counts more than ours, and `turn` must wake
+        in time for paho's ping."""
+        self._keepalive = getattr(properties, "ServerKeepAlive", 0) or self._keepalive
+        self.events.append(("connected", (code, properties)))
 
     def _shaken(self, line: object) -> None:
         """The handshake is done, and CONNECT not sent yet."""

@@ -17,13 +17,9 @@ import threading
 import zlib
 from typing import Any
 
-from paho.mqtt.client import MQTT_ERR_SUCCESS, error_string
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-
 from agent.brokers import Address
 from agent.config import Broker
-from agent.connection import CONNECT_PATIENCE, Connection
+from agent.connection import CONNECT_PATIENCE, Connection, ReasonCode
 from agent.errors import UplinkError
 from agent.messages import DEFLATED
 
@@ -56,22 +52,18 @@ class Post(Connection):
     ) -> None:
         super().__init__(broker, address, name, tls, will)
         self.largest = LARGEST
-        self._five = broker.protocol == "5"
         self._tls = tls is not None
         self._offered = 0
         self._aliases: dict[str, int] = {}
         self._kernel: tuple[int, int] | None = None
         self._guess = (0, 0)
         self._taken = (0, 0)
-        self._client.on_connect = self._answered
         self._client.on_socket_close = lambda c, u, line: self._measure(line)
 
-    def _answered(self, client: Any, userdata: Any, flags: Any, code: Any, properties: Any) -> None:
+    def _answered(self, code: ReasonCode, properties: Any) -> None:
         self.largest = getattr(properties, "MaximumPacketSize", LARGEST)
         self._offered = getattr(properties, "TopicAliasMaximum", 0)
-        # The broker's word counts more than ours, and `turn` must wake in time for paho's ping.
-        self._keepalive = getattr(properties, "ServerKeepAlive", 0) or self._keepalive
-        self.events.append(("connected", (code, properties)))
+        super()._answered(code, properties)
 
     def open(self, stop: threading.Event, patience: float = CONNECT_PATIENCE) -> None:
         """As Connection does; a handshake that fails is paid for, too."""
@@ -83,25 +75,22 @@ class Post(Connection):
             raise
         self._guess = HANDSHAKE if self._tls else (0, 0)
 
-    def publish(self, topic: str, payload: bytes, retain: bool, *, may_deflate: bool = False) -> int:
+    def post(self, topic: str, payload: bytes, retain: bool, *, may_deflate: bool = False) -> int:
         """Hand over one message of QoS 1, as small as it may be; returns the id of its acknowledgement.
 
         Raises UplinkError when the connection is lost, or when the broker takes no packet as large as this.
         """
-        properties: Any = Properties(PacketTypes.PUBLISH) if self._five else None  # type: ignore[no-untyped-call]
-        if properties:
+        content_type, alias = "", None
+        if self._five:
             if may_deflate and len(payload) >= DEFLATE_FROM:
                 smaller = zlib.compress(payload, LEVEL)
                 if len(smaller) + len(DEFLATED) + 3 < len(payload):
-                    payload, properties.ContentType = smaller, DEFLATED
-            topic = self._alias(topic, properties)
+                    payload, content_type = smaller, DEFLATED
+            topic, alias = self._aliased(topic)
         if FRAME + len(topic) + len(payload) > self.largest:
             raise UplinkError(f"{self.where} takes no packet of {len(payload)} bytes, only of {self.largest}")
         self._guessed(OVERHEAD + 7 + len(topic) + len(payload), 2 * OVERHEAD + 4)
-        info = self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
-        if info.rc != MQTT_ERR_SUCCESS:
-            raise UplinkError(f"the connection was lost while publishing ({error_string(info.rc)})")
-        return info.mid
+        return self.publish(topic, payload, retain, content_type=content_type, alias=alias)
 
     def turn(self, patience: float, ear: socket.socket | None = None) -> None:
         """As Connection does, and look at what the line has taken."""
@@ -114,14 +103,12 @@ class Post(Connection):
         before, self._taken = self._taken, (up, down)
         return max(0, up - before[0]), max(0, down - before[1])
 
-    def _alias(self, topic: str, properties: Properties) -> str:
-        """The topic as it is to be sent: nothing when the broker knows its alias already."""
+    def _aliased(self, topic: str) -> tuple[str, int | None]:
+        """The topic as it is to be sent, nothing when the broker knows its alias already; and the alias."""
         known = topic in self._aliases
         if not known and len(self._aliases) < self._offered:
             self._aliases[topic] = len(self._aliases) + 1
-        if topic in self._aliases:
-            properties.TopicAlias = self._aliases[topic]
-        return "" if known else topic
+        return "" if known else topic, self._aliases.get(topic)
 
     def _guessed(self, up: int, down: int) -> None:
         records = RECORD if self._tls else 0

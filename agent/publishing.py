@@ -127,7 +127,7 @@ class Publishing:
 
     def _publish(self, suffix: str, payload: bytes, *, retain: bool = False, rows: int = 0) -> int:
         topic = messages.topic(self.config.terminal.org, self.config.terminal.id, suffix)
-        mid = self.post.publish(topic, payload, retain, may_deflate=rows > 0)
+        mid = self.post.post(topic, payload, retain, may_deflate=rows > 0)
         self.delivery.sent(mid, time.monotonic(), rows)
         return mid
 

@@ -177,7 +177,7 @@ INJECTS = {"config", "ports"}
 ONLY_USER = {
     "serial": {"agent.ports"},
     "websockets": {"agent.sockets"},
-    "paho": {"agent.connection", "agent.posting"},
+    "paho": {"agent.connection"},
     "tenacity": {"agent.link"},
     "sqlite3": {"agent.store", "agent.reading"},
     "subprocess": {"agent.crypto.keepers", "agent.crypto.tpm"},
