@@ -14,7 +14,7 @@ from typing import Any
 from agent.accounts import Accounts, WrongPassword
 from agent.errors import ControlError
 from agent.model import Note
-from agent.pasted import like_a_key
+from agent.pasted import REFUSED, like_a_key
 from agent.peer import Peer
 
 
@@ -33,7 +33,7 @@ class AccountDesk:
         if not all(isinstance(value, str) for value in words.values()):
             raise ControlError("everything about an account is a text", 2)
         if any(map(like_a_key, words.values())):
-            raise ControlError("nothing here takes more than 10 hex digits in a row: is that a component?", 1)
+            raise ControlError(REFUSED, 1)
         get = {name: str(words.get(name, "")) for name in ("name", "role", "group", "password", "old", "new")}
         match act := request.get("act"):
             case "list":

@@ -32,6 +32,7 @@ from agent.keyguard import KeyGuard
 from agent.keytable import Keys
 from agent.model import Heard, Note, Operation, Outcome
 from agent.surroundings import Watched
+from agent.timepiece import wall_ms
 
 BY = "ceremony"
 """Who asks, in the operations of a ceremony."""
@@ -342,8 +343,3 @@ class Conducting:
                 self._number += 1
                 self.told.append((self._number, tell))
             self.news.notify_all()
-
-
-def wall_ms() -> int:
-    """The wall clock in milliseconds since 1970 UTC."""
-    return time.time_ns() // 1_000_000

@@ -38,11 +38,11 @@ from agent.errors import ControlError, StoreCorrupt, TillwireError
 from agent.exports import redating
 from agent.lobby import REQUEST_LIMIT, Caller, Lobby, Places
 from agent.model import Operation
-from agent.pasted import like_a_key
+from agent.pasted import REFUSED, like_a_key
 from agent.peer import Peer
 from agent.state import shown
 from agent.store import Reader, Store
-from agent.timepiece import look
+from agent.timepiece import look, wall_ms
 
 CLIENT_PATIENCE = 30.0
 """Seconds that a client may take to take an answer."""
@@ -154,7 +154,7 @@ class Control:
             yield from self._desks[request["do"]](request, who)
             return
         if any(map(like_a_key, request.values())):
-            raise ControlError("nothing here takes more than 10 hex digits in a row: is that a component?", 2)
+            raise ControlError(REFUSED, 2)
         reader = self._store.reader()
         try:
             match request.get("do"):
@@ -182,10 +182,10 @@ class Control:
         return {
             "terminal": self._config.terminal.id,
             "org": self._config.terminal.org,
-            "at": _wall(),
+            "at": wall_ms(),
             "trouble": self._trouble(),
             "uplink": {"state": state, "note": note, "backlog": self._store.head - self._store.acked},
-            "traffic": of_terminal(self._config).shown(_wall()) if self._config.broker else None,
+            "traffic": of_terminal(self._config).shown(wall_ms()) if self._config.broker else None,
             "devices": [self._device(reader, name) for name in self._config.devices],
         }
 
@@ -203,7 +203,7 @@ class Control:
         revisions = {name: self._store.revision(name) for name in self._config.devices}
         while not self._stop.is_set():
             if not self._wait(last, revisions, BEAT):
-                yield {"beat": _wall()}
+                yield {"beat": wall_ms()}
             for row in self._rows(reader, last):
                 last = row["seq"]
                 yield {"row": row}
@@ -316,7 +316,3 @@ def _answers(path: Path) -> bool:
         except OSError:
             return False
     return True
-
-
-def _wall() -> int:
-    return time.time_ns() // 1_000_000

@@ -34,7 +34,7 @@ from agent.probing import TRACE as TRACE
 from agent.probing import holders
 from agent.probing import probe as probe
 from agent.store import FILE, TAIL, Reader
-from agent.timepiece import synced
+from agent.timepiece import synced, wall_ms
 
 USUAL_CONFIG = Path("/etc/tillwire/terminal.toml")
 END = "end of diagnosis"
@@ -222,7 +222,7 @@ def _port(device: Device, running: bool) -> Iterator[Fact]:
 
 
 def _traffic(config: Config) -> Iterator[Fact]:
-    told = of_terminal(config).shown(time.time_ns() // 1_000_000)
+    told = of_terminal(config).shown(wall_ms())
     for label in ("day", "month"):
         up, down = told[label]
         yield Fact(f"this {label}", f"{up / 1e6:.2f} MB up, {down / 1e6:.2f} MB down")

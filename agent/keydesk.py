@@ -21,17 +21,15 @@ import base64
 import binascii
 import hashlib
 import json
-import re
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 
 from agent.accounts import Account, Accounts, WrongPassword
-from agent.conducting import IDLE, Conducting, wall_ms
+from agent.conducting import IDLE, Conducting
 from agent.crypto import steps
 from agent.crypto.keyblock import KeyBlock
-from agent.crypto.orders import is_name, looks_like_key
+from agent.crypto.orders import LONGEST_HEX, has_long_hex, is_name, looks_like_key
 from agent.crypto.phrases import REFUSALS
 from agent.crypto.signing import Keyring
 from agent.crypto.steps import Login, State, Tell
@@ -39,13 +37,11 @@ from agent.errors import BlockRefused, ControlError, CryptoError
 from agent.fields import SPOILED, Answer, Request, name_in, text_in
 from agent.orderdesk import OrderDesk
 from agent.peer import Peer
+from agent.timepiece import wall_ms
 
 BEAT, PATIENCE = 2.0, 30.0
 """Seconds between two signs of life; to wait for the disk."""
-LONGEST = 10
-"""Hex digits in a row that a text may hold."""
 METHODS = ("echo", "sign_on", "mac")
-_HEX = re.compile(rf"[0-9A-Fa-f]{{{LONGEST + 1}}}")
 _EXEMPT = {"order": "text", "block": "data"}
 _WHERE = ("argv", "prompt", "file", "socket")
 
@@ -103,8 +99,8 @@ class KeyDesk:
         if any(map(looks_like_key, texts)):
             self.spoiled("socket")
             raise ControlError(SPOILED, 1)
-        if any(map(_HEX.search, texts)):
-            raise ControlError(f"nothing here takes more than {LONGEST} hex digits in a row", 2)
+        if any(map(has_long_hex, texts)):
+            raise ControlError(f"nothing here takes more than {LONGEST_HEX} hex digits in a row", 2)
 
     # The ceremony.
 
@@ -221,7 +217,7 @@ class KeyDesk:
             named = person if self._known(person) else "withheld"
             self._conducting.call(lambda: self._conducting.handle(steps.WrongLogin(named, wall_ms())))
             raise ControlError(str(error), 1) from None
-        number, named = secrets.token_hex(LONGEST // 2), f"account.{account.name}"
+        number, named = secrets.token_hex(LONGEST_HEX // 2), f"account.{account.name}"
         return Login(account.name, account.role, account.group, named, peer.session, number, self._terminal)
 
     def _known(self, person: str) -> bool:
@@ -272,7 +268,7 @@ class KeyDesk:
 
 
 def _beat() -> Answer:
-    return {"beat": time.time_ns() // 1_000_000}
+    return {"beat": wall_ms()}
 
 
 def _told(tell: Tell) -> Answer:

@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from agent.accounts import Accounts
-from agent.conducting import IDLE, TURN, Conducting, wall_ms
+from agent.conducting import IDLE, TURN, Conducting
 from agent.config import Config
 from agent.crypto import receipts
 from agent.crypto.guards import due
@@ -29,6 +29,7 @@ from agent.model import Fence, Heard, Note, Operation
 from agent.orderdesk import waiting_orders
 from agent.peer import Peer
 from agent.store import Store
+from agent.timepiece import wall_ms
 
 CASH = ("cassette.", "reject.", "acceptor.", "cashbox.", "retain.")
 """Beginnings of the points whose values a ceremony writes down, as a digest, before it begins."""
@@ -184,7 +185,7 @@ class KeyParts:
         ceremony, identity = conducting.ceremony, self.identity
         running = ceremony.state not in IDLE
         step, (service, why) = conducting.next_step(), self._service()
-        waiting = waiting_orders(conducting)
+        waiting = waiting_orders(conducting, held)
         if waiting and not running and not conducting.resuming:
             step = Tell("waiting", *STEPS["waiting"].filled(order=waiting[0]["order"]))
         return {

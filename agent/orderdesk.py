@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from agent.conducting import IDLE, Conducting, wall_ms
+from agent.conducting import IDLE, Conducting
 from agent.crypto.crew import Crew
 from agent.crypto.holdings import Holdings, Row
 from agent.crypto.orders import Order, Site, looks_like_key
@@ -19,6 +19,7 @@ from agent.errors import ControlError, EnvelopeRefused
 from agent.fields import SPOILED, Answer, Request, name_in, text_in
 from agent.keytable import ROLES
 from agent.peer import Peer
+from agent.timepiece import wall_ms
 
 MINUTE = 60.0
 WAITED_FOR = 100
@@ -159,7 +160,7 @@ class OrderDesk:
                 else "has not come: `tillwire keys order FILE`"
             )
             raise ControlError(f"the order {named} {why}", 1)
-        waiting = waiting_orders(conducting)
+        waiting = waiting_orders(conducting, held)
         if not waiting:
             raise ControlError("there is no order to carry out: `tillwire keys order FILE` hands one over", 1)
         if len(waiting) > 1:
@@ -167,10 +168,10 @@ class OrderDesk:
         return waiting[0]
 
 
-def waiting_orders(conducting: Conducting) -> list[Row]:
+def waiting_orders(conducting: Conducting, held: Holdings) -> list[Row]:
     """The rows of orders that came, were not opened, and have not expired. In the conductor's thread."""
     now = wall_ms()
-    return [row for row in _unopened(conducting, conducting.held()) if now <= row["document"]["not_after"]]
+    return [row for row in _unopened(conducting, held) if now <= row["document"]["not_after"]]
 
 
 def _unopened(conducting: Conducting, held: Holdings) -> list[Row]:

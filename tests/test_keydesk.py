@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from agent.accounts import TRIES, Accounts, WrongPassword
-from agent.conducting import wall_ms
 from agent.crypto.ed25519 import SigningKey
 from agent.crypto.signing import ORDER, Envelope
 from agent.errors import ControlError
+from agent.timepiece import wall_ms
 from tests.interrupting import ENDED, Terminal
 from tests.keysite import block_of, good
 from tests.people import Person

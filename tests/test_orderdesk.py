@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from agent.conducting import wall_ms
 from agent.crypto.ed25519 import SigningKey
 from agent.crypto.holdings import Row
 from agent.crypto.orders import Order
@@ -16,6 +15,7 @@ from agent.crypto.steps import Login, State
 from agent.errors import ControlError
 from agent.orderdesk import MINUTE, WAITED_FOR, OrderDesk, Tally, waiting_orders
 from agent.peer import Peer
+from agent.timepiece import wall_ms
 from tests.ceremonies import SITE, order
 from tests.conductor import Stage, begun, destroy_today, today
 
@@ -60,7 +60,8 @@ class Desk:
         return [row for row in self.stage.conducting.rows if row["event"] == event]
 
     def waiting(self) -> list[str]:
-        return [row["order"] for row in self.stage.conducting.call(lambda: waiting_orders(self.stage.conducting))]
+        conducting = self.stage.conducting
+        return [row["order"] for row in conducting.call(lambda: waiting_orders(conducting, conducting.held()))]
 
 
 @pytest.fixture

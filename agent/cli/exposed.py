@@ -15,17 +15,15 @@ from pathlib import Path
 from string import hexdigits
 
 from agent.cli import asking
-from agent.crypto.orders import looks_like_key
+from agent.crypto.orders import LONGEST_HEX, looks_like_key
 from agent.errors import ControlError, TillwireError
 
-LONGEST = 10
-"""Hex digits in a row that a command takes; a check value has no more."""
 KEY = 16
 """Hex digits of the shortest key, or component."""
 PATIENCE = 10.0
 """Seconds to wait for the agent: the people must be told in any case."""
 GUARDED = frozenset({"keys", "accounts"})
-_ROW = re.compile(rf"[0-9A-Fa-f]{{{LONGEST + 1},}}")
+_ROW = re.compile(rf"[0-9A-Fa-f]{{{LONGEST_HEX + 1},}}")
 _WORD = re.compile(r"[^\W_]+")
 _HEX_WORD = re.compile(r"(?:0x)?([0-9a-f]+)", re.I)
 _DIGEST = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{64}(?![0-9A-Za-z])")

@@ -47,7 +47,9 @@ _GROUPED = "|".join(rf"[0-9A-F]{{{n}}}(?:[\s:._-]+[0-9A-F]{{{n}}}){{{15 // n},}}
 _KEY_LIKE = re.compile(rf"[0-9A-F]{{16,}}|(?<![0-9A-F])(?:{_GROUPED})", re.I)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_LONG_HEX = re.compile(r"[0-9A-Fa-f]{11}")
+LONGEST_HEX = 10
+"""Hex digits in a row that anything may have which people type; a check value has no more."""
+_LONG_HEX = re.compile(rf"[0-9A-Fa-f]{{{LONGEST_HEX + 1}}}")
 _SLOT = 32  # letters of a slot that a driver takes
 _LENGTHS = {"T": (32, 48), "D": (16,), "A": (32, 48, 64)}
 _ENTERED = (32, 48)  # what the EPP's keypad takes for one component
@@ -60,6 +62,11 @@ def looks_like_key(text: str) -> bool:
     Whoever reads input at the terminal refuses such text, overwrites it and reports an `Exposed` event.
     """
     return _KEY_LIKE.search(unicodedata.normalize("NFKC", text)) is not None
+
+
+def has_long_hex(text: str) -> bool:
+    """Whether more than LONGEST_HEX hex digits stand in it in a row."""
+    return _LONG_HEX.search(text) is not None
 
 
 def is_name(text: str) -> bool:
@@ -211,7 +218,7 @@ class Order:
         # What people type and what drivers are asked: neither takes more than 10 hex digits in a row. A serial
         # number may have more, it is only compared.
         typed = (self.id, *slots, *(part.group for part in self.parts))
-        if any(map(_LONG_HEX.search, typed)) or any(len(slot) > _SLOT for slot in slots):
+        if any(map(has_long_hex, typed)) or any(len(slot) > _SLOT for slot in slots):
             refuse("long_name")
         if self.kind not in KINDS or self.hierarchy not in ("production", "test"):
             refuse("malformed")
