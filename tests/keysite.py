@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.crypto.ed25519 import SigningKey
 from agent.crypto.signing import ORDER, Envelope
@@ -22,6 +22,7 @@ from tests.secure import ANSI, TWO, kcv, wrapped, xored
 from tests.whole import BIN, Site, free_port, wait
 
 Json = dict[str, Any]
+AnySite = TypeVar("AnySite", bound="KeySite")
 SERIAL = "2411-0001"
 DAY_MS = 86_400_000
 KEPT = """
@@ -331,11 +332,14 @@ def good(lines: list[Json]) -> list[Json]:
 
 @contextmanager
 def keysite(folder: Path, **options: Any) -> Iterator[KeySite]:
-    """A key site that runs, with its people; cleaned up whatever happens, and when the test fails, logs are shown.
+    """A key site that runs; folder: short, because the path of a Unix socket has room for 107 characters."""
+    with running(KeySite(folder, **options)) as site:
+        yield site
 
-    folder: short, because the path of a Unix socket has room for 107 characters.
-    """
-    site = KeySite(folder, **options)
+
+@contextmanager
+def running(site: AnySite) -> Iterator[AnySite]:
+    """A site with its people; cleaned up whatever happens, and when the test fails, logs are shown."""
     try:
         site.start_all()
         site.hire()
@@ -343,7 +347,7 @@ def keysite(folder: Path, **options: Any) -> Iterator[KeySite]:
         yield site
     except BaseException:
         for name in ("agent", "hwsim", "epp", "broker"):
-            if (folder / f"{name}.log").exists():
+            if (site.folder / f"{name}.log").exists():
                 print(f"---- {name}\n{site.log(name)[-3000:]}")
         raise
     finally:

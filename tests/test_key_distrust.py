@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.interrupting import Terminal
+from tests.keysite import running
 from tests.whole import wait
 
 pytestmark = [pytest.mark.peer("mosquitto"), pytest.mark.timeout(120)]
@@ -16,20 +17,13 @@ pytestmark = [pytest.mark.peer("mosquitto"), pytest.mark.timeout(120)]
 @pytest.fixture(scope="module")
 def site() -> Iterator[Terminal]:
     """A terminal at which an order was opened and stopped, so that it is used up."""
-    with tempfile.TemporaryDirectory(prefix="kd") as name:
-        terminal = Terminal(Path(name), lab=True)
-        try:
-            terminal.start_all()
-            terminal.hire()
-            terminal.ready()
-            order = terminal.order(version=1, id="KO-USED")
-            terminal.receive(order)
-            terminal.join(order)
-            terminal.li.asks(do="keys", act="abort")
-            wait("the end", lambda: terminal.ledger_has("aborted"))
-            yield terminal
-        finally:
-            terminal.close()
+    with tempfile.TemporaryDirectory(prefix="kd") as name, running(Terminal(Path(name), lab=True)) as terminal:
+        order = terminal.order(version=1, id="KO-USED")
+        terminal.receive(order)
+        terminal.join(order)
+        terminal.li.asks(do="keys", act="abort")
+        wait("the end", lambda: terminal.ledger_has("aborted"))
+        yield terminal
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from tests.interrupting import (
     stopped,
     struck,
 )
+from tests.keysite import running
 from tests.secure import kcv
 from tests.whole import wait
 
@@ -45,15 +46,8 @@ OPENED = {"opened": 0, "part": 0, "entering": 1, "part2": 1, "entering2": 2, "co
 
 @pytest.fixture(scope="module")
 def terminal() -> Iterator[Terminal]:
-    with tempfile.TemporaryDirectory(prefix="ki") as name:
-        terminal = Terminal(Path(name), lab=True)
-        try:
-            terminal.start_all()
-            terminal.hire()
-            terminal.ready()
-            yield terminal
-        finally:
-            terminal.close()
+    with tempfile.TemporaryDirectory(prefix="ki") as name, running(Terminal(Path(name), lab=True)) as terminal:
+        yield terminal
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.interrupting import Terminal
-from tests.keysite import KEYS
+from tests.keysite import KEYS, running
 from tests.secure import ANSI, split
 from tests.whole import wait
 
@@ -22,15 +22,11 @@ WORKING = KEYS + 'working = ["TPK"]\nslots = ["TMK9"]\n'
 
 @pytest.fixture
 def site() -> Iterator[Terminal]:
-    with tempfile.TemporaryDirectory(prefix="kl") as name:
-        terminal = Terminal(Path(name), lab=True, keys=WORKING)
-        try:
-            terminal.start_all()
-            terminal.hire()
-            terminal.ready()
-            yield terminal
-        finally:
-            terminal.close()
+    with (
+        tempfile.TemporaryDirectory(prefix="kl") as name,
+        running(Terminal(Path(name), lab=True, keys=WORKING)) as terminal,
+    ):
+        yield terminal
 
 
 def finds(site: Terminal, *words: str) -> None:

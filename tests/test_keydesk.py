@@ -17,7 +17,7 @@ from agent.crypto.signing import ORDER, Envelope
 from agent.errors import ControlError
 from agent.timepiece import wall_ms
 from tests.interrupting import ENDED, Terminal
-from tests.keysite import block_of, good
+from tests.keysite import block_of, good, running
 from tests.people import Person
 from tests.scanning import Search, files
 from tests.secure import TWO
@@ -36,17 +36,10 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def terminal() -> Iterator[Terminal]:
-    with tempfile.TemporaryDirectory(prefix="kd") as name:
-        site = Terminal(Path(name), lab=True)
-        try:
-            site.start_all()
-            site.hire()
-            for person, (role, group) in OTHERS.items():
-                site.account_for(person, role, group)
-            site.ready()
-            yield site
-        finally:
-            site.close()
+    with tempfile.TemporaryDirectory(prefix="kd") as name, running(Terminal(Path(name), lab=True)) as site:
+        for person, (role, group) in OTHERS.items():
+            site.account_for(person, role, group)
+        yield site
 
 
 @pytest.fixture
