@@ -208,7 +208,7 @@ def test_a_printer_gets_the_second_page_only_when_the_first_is_sealed(tmp_path: 
         room.serve(until=r"Enter when it is closed: ")
         first = os.read(printer, 4096).decode()
         assert "Envelope      A1" in first
-        assert "A2" not in first
+        assert "Envelope      A2" not in first
         room.says("\n")
         room.serve()
         assert room.close() == 0
