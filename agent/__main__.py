@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from agent.config import load
@@ -26,13 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
         stream=sys.stderr,
     )
     os.umask(0o077)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
     try:
-        service = Service(load(chosen.config))
+        service = Service(load(chosen.config), stop=stop)
     except TillwireError as error:
         print(error, file=sys.stderr)
         return USAGE if isinstance(error, ConfigError) else CANNOT
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: service.stop.set())
     service.run()
     return FINE
 

@@ -20,6 +20,8 @@ from agent.errors import StoreError
 
 BESIDE = ("-wal", "-shm", "-journal")
 """SQLite's own files. One that is left beside a new store would be taken for a part of it."""
+MOST = 3
+"""Stores that are kept after they were set aside."""
 _ASIDE = re.compile(r".+\.aside-(\d+)-\d{8}T\d{6}Z-(\w+)-(\d+)")
 
 
@@ -56,6 +58,18 @@ def put(path: Path, epoch: str, head: int) -> str:
     return aside.name
 
 
+def bound(path: Path, size: int) -> None:
+    """Keep the store that was set aside last, and of those before it at most MOST - 1 that fit into `size` bytes
+    together. Raises StoreError."""
+    with _border(f"what was set aside beside {path} cannot be deleted", "check the disk and the folder's owner"):
+        for number, old in enumerate(reversed(_all(path)[:-1]), 2):
+            parts = [part for end in ("", *BESIDE, "-shm") if (part := old.with_name(old.name + end)).exists()]
+            size -= sum(part.stat().st_size for part in parts)
+            if number > MOST or size < 0:
+                for part in reversed(parts):
+                    part.unlink(missing_ok=True)  # SQLite takes -shm away when nobody reads it any more
+
+
 def finish(path: Path) -> None:
     """Go on with a `put` that was cut off after its first step, if there was one. Raises StoreError.
 
@@ -84,7 +98,7 @@ def _border(what: str, todo: str) -> Iterator[None]:
 
 def _all(path: Path) -> list[Path]:
     """The stores that were set aside, the last one last."""
-    found = (one for one in path.parent.glob(f"{path.name}.aside-*") if not one.name.endswith(BESIDE))
+    found = (one for one in path.parent.glob(f"{path.name}.aside-*") if not one.name.endswith((*BESIDE, "-shm")))
     return sorted(found, key=_number)
 
 

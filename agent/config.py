@@ -34,12 +34,13 @@ class _Table(BaseModel):
 
 
 class Terminal(_Table):
-    """Who this terminal is, and where it keeps what must survive. `data` is a folder that only the agent writes;
-    `utc_offset`: minutes that its calendar is ahead of UTC."""
+    """Who this terminal is, and where it keeps what must survive. `data` is a folder that only the agent writes,
+    `disk` the MiB that its store may take; `utc_offset`: minutes that its calendar is ahead of UTC."""
 
     org: Name
     id: Name
     data: Path
+    disk: Annotated[int, Field(ge=16)] = 256
     utc_offset: Annotated[int, Field(ge=-720, le=840)] = 480
 
 

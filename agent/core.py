@@ -25,7 +25,7 @@ SETTLE = 2.0
 """Seconds in which points that come back after a silence are gathered into one `known` row."""
 
 URGENT_KINDS = frozenset(
-    {"operation", "outcome", "start", "stop", "thread", "store", "ceremony", "account", "sealed"}
+    {"operation", "outcome", "start", "stop", "thread", "store", "disk", "ceremony", "account", "sealed"}
     | {f"fault.{kind}" for kind in ("raised", "cleared", "flapping", "steady", "explained")}
 )
 

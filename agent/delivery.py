@@ -96,6 +96,10 @@ class Delivery:
         if rows and self.pace:
             self._next_batch = max(self._next_batch, now - 1) + rows / self.pace
 
+    def skip(self, seq: int) -> None:
+        """Rows up to `seq` are not there any more: the store had no room for them."""
+        self.taken = max(self.taken, seq)
+
     def idle(self, now: float) -> None:
         """All that was due by `now` has been sent: what lingers, or the next news, decides when to look again."""
         self.live = True

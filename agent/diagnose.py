@@ -262,7 +262,7 @@ def _store(path: Path) -> Iterator[Fact]:
         acked = int(reader.meta("acked") or 0)
         yield Fact("undelivered", f"{head - acked} rows")
         yield Fact("open faults", str(len(reader.faults())))
-        start = max(0, head - TAIL)
+        start = max(reader.anchor, head - TAIL)
         try:
             ledger.verify(reader.rows(start, TAIL), reader.hash_at(start), start)
             yield Fact("chain", f"the last {head - start} rows fit their hashes")

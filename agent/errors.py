@@ -4,7 +4,8 @@ TillwireError
 ├── ConfigError     the configuration cannot be used: names the key and what would be right
 ├── LinkError       a device's port cannot be opened or was lost: carries one word for the cause
 ├── StoreError      the store cannot be opened or written
-│   └── StoreCorrupt    the store's content is damaged
+│   ├── StoreCorrupt    the store's content is damaged
+│   └── StoreFull       there is no room for more, on the disk or below the store's own cap
 ├── LedgerError     the hash chain does not hold: names the row
 ├── UplinkError     the broker cannot be reached, or refuses
 │   └── UplinkRefused   it refuses what only people can mend
@@ -45,6 +46,10 @@ class StoreError(TillwireError):
 
 class StoreCorrupt(StoreError):
     """The store's content is damaged."""
+
+
+class StoreFull(StoreError):
+    """There is no room for more, on the disk or below the store's own cap."""
 
 
 class LedgerError(TillwireError):

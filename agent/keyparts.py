@@ -165,9 +165,8 @@ class KeyParts:
             # As it was when the order was opened: whenever the receipt is asked for again, it is the same text.
             opened: Mapping[str, Any] = next((row for row in rows if row["event"] == "opened"), {})
             seq, offset = int(rows[-1]["seq"]), int(opened.get("utc_offset", self._table.utc_offset))
-            head = receipts.Head(
-                reader.epoch, seq, reader.hash_at(seq).hex(), str(opened.get("software", "")), offset
-            )
+            epoch, digest = reader.kept_place(rows[-1])
+            head = receipts.Head(epoch, seq, digest, str(opened.get("software", "")), offset)
         finally:
             reader.close()
         try:

@@ -32,7 +32,12 @@ Kinds of rows and the keys they carry beside seq, at (wall clock, ms), up (monot
     sealed          level, generation               who keeps the agent's own secrets (agent/crypto/sealing.py)
     account         event (added, removed, unlocked, changed, wrong), name, by, and role and group when it is new
     thread          name, error                     a thread that died and was started again
-    store           event, clock, previous          a store that was set aside, and the head of its chain
+    store           event, clock, previous, carried   a store that was set aside, the head of its chain, and what
+                    became of its rows of ceremonies
+    disk            event, and why, seconds, dropped   the disk is full, or not any more; nothing could be
+                    stored for so long, and so many items were not taken up meanwhile
+    dropped         first, last, hash               rows that nobody has, for which there was no room any more, and
+                    the hash after them; the same first again in a later row: that one counts
 
 Anchors. Old rows may be pruned, from the oldest end and only up to a row that a checkpoint covers. The store then
 remembers the last pruned row and the hash after it (anchor_seq, anchor_hash), and the chain begins with that hash.

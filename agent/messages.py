@@ -34,7 +34,8 @@ class SessionDevice(_Message):
 
 class Birth(_Message):
     """`session`, retained: the agent is connected. `session` is an id of this connection: a death with another
-    id is of an older connection and means nothing. `head` is the last ledger row, `acked` the last delivered."""
+    id is of an older connection and means nothing. `head` is the last ledger row, `acked` the last delivered. It is
+    published again when `trouble` changes."""
 
     online: Literal[True]
     session: str
@@ -46,6 +47,7 @@ class Birth(_Message):
     head: int
     acked: int
     devices: tuple[SessionDevice, ...]
+    trouble: str = Field(default="", description="what is wrong with the terminal's own store, a sentence")
     certificate: int = Field(default=0, description="when this terminal's certificate ends; 0 when it has none")
 
 

@@ -13,6 +13,7 @@ from agent import messages
 from agent.byteaccount import ByteAccount, spent
 from agent.config import Config
 from agent.delivery import Delivery
+from agent.errors import LedgerError, StoreCorrupt
 from agent.posting import FRAME, Post
 from agent.store import Reader, Store
 
@@ -95,8 +96,16 @@ class Publishing:
         while delivery.taken < self.store.head:
             if not delivery.rows_due(now):
                 return False
-            rows = reader.batch(delivery.taken, ROWS, min(SIZE, self.post.largest - 2 * FRAME - 256))
-            before = self._tip[1] if self._tip[0] == delivery.taken else reader.hash_at(delivery.taken)
+            try:
+                before = self._tip[1] if self._tip[0] == delivery.taken else reader.hash_at(delivery.taken)
+                rows = reader.batch(delivery.taken, ROWS, min(SIZE, self.post.largest - 2 * FRAME - 256))
+            except LedgerError:
+                rows = []
+            if not rows or rows[0][0] > delivery.taken + 1:
+                if reader.anchor <= delivery.taken:
+                    raise StoreCorrupt(f"{reader.path} has no row {delivery.taken + 1}, which is not delivered yet")
+                delivery.skip(reader.anchor)  # dropped at the cap (agent/pruning.py): a later row names them
+                continue
             payload = messages.ledger_batch(reader.epoch, before, rows)
             self._tip = rows[-1][0], rows[-1][2]
             self._publish("ledger", payload, rows=len(rows))

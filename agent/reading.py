@@ -1,14 +1,18 @@
-"""This file knows how a store file is read, by any thread and any process, also while the agent writes it."""
+"""This file knows how to read a store without writing: rows, points and faults, and whether the chain holds.
+
+The chain of a store begins at its anchor: the last row that was pruned (agent/pruning.py), or 0.
+"""
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent import ledger
-from agent.errors import LedgerError, StoreCorrupt, StoreError
+from agent.errors import LedgerError, StoreCorrupt, StoreError, StoreFull
 from agent.model import Fault, StoredPoint
 
 KEPT = frozenset({"ceremony", "sealed"})
@@ -19,21 +23,34 @@ CHUNK = 1000
 
 @contextmanager
 def border(path: Path) -> Iterator[None]:
-    """Translate SQLite's errors: damage is StoreCorrupt, all else StoreError."""
+    """Translate SQLite's errors: damage is StoreCorrupt, no room StoreFull, all else StoreError."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "malformed" in str(error):
             raise StoreCorrupt(f"{path} is damaged ({error})") from error
+        if name == "SQLITE_FULL":
+            raise StoreFull(f"there is no room for {path} ({error}): make room on its disk") from error
         raise StoreError(f"{path} cannot be used ({error}): check the disk and the folder's owner") from error
 
 
-class Reader:
-    """A read-only view of a store file, for one thread. Sees each commit as a whole, never half of one."""
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What could not be stored yet: the last value of points by (device, point); faults by (device, point, code),
+    None where one has ended."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    points: Mapping[tuple[str, str], StoredPoint] = field(default_factory=dict)
+    faults: Mapping[tuple[str, str, str], Fault | None] = field(default_factory=dict)
+
+
+class Reader:
+    """A read-only view of a store file, for one thread. Sees each commit as a whole, never half of one.
+
+    ahead   gives what the file does not have yet; points and faults are told with it, rows never are"""
+
+    def __init__(self, path: Path, ahead: Callable[[], Ahead] = Ahead) -> None:
+        self.path, self._ahead = path, ahead
         with border(path):
             self._db = sqlite3.connect(
                 f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
@@ -54,7 +71,7 @@ class Reader:
         """(seq, hash) of the last row."""
         with border(self.path):
             found = self._db.execute("SELECT seq, hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
-        return (int(found[0]), bytes(found[1])) if found else (0, ledger.genesis(self.terminal, self.epoch))
+        return (int(found[0]), bytes(found[1])) if found else self._begin()
 
     @property
     def anchor(self) -> int:
@@ -63,13 +80,25 @@ class Reader:
 
     def hash_at(self, seq: int) -> bytes:
         """The hash after row `seq`; of 0 it is the genesis hash. Raises LedgerError when the row is not there."""
-        if seq in (0, self.anchor):
-            return bytes.fromhex(self.meta("anchor_hash")) if seq else ledger.genesis(self.terminal, self.epoch)
+        if seq == 0:
+            return ledger.genesis(self.terminal, self.epoch)
+        if seq == (begin := self._begin())[0]:
+            return begin[1]
         with border(self.path):
-            found = self._db.execute("SELECT hash FROM ledger WHERE seq = ?", (seq,)).fetchone()
-        if found is None:
+            found = self._db.execute(
+                "SELECT hash FROM ledger WHERE seq = ?1 UNION ALL SELECT hash FROM kept WHERE seq = ?1", (seq,)
+            ).fetchone()
+        if found is None or found[0] is None:
             raise LedgerError(seq, f"there is no row {seq} in {self.path}")
         return bytes(found[0])
+
+    def _begin(self) -> tuple[int, bytes]:
+        """The anchor and the hash after it, of one moment."""
+        with border(self.path):
+            found = dict(self._db.execute("SELECT key, value FROM meta WHERE key GLOB 'anchor_*'").fetchall())
+        if not found:
+            return 0, ledger.genesis(self.terminal, self.epoch)
+        return int(found["anchor_seq"]), bytes.fromhex(found["anchor_hash"])
 
     def rows(self, after: int, limit: int) -> list[tuple[int, bytes, bytes]]:
         """Up to `limit` rows of (seq, canonical bytes, hash) that follow `after`."""
@@ -78,14 +107,27 @@ class Reader:
                 "SELECT seq, CAST(row AS BLOB), hash FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
             ).fetchall()
 
+    def kept_place(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        """(epoch, hash) of a row of `kept`: which chain it is in, and that chain's hash (hex) after it. Raises
+        LedgerError when it is not there."""
+        with border(self.path):
+            found = self._db.execute(
+                "SELECT epoch, hash FROM kept WHERE CAST(row AS BLOB) = ?", (ledger.canonical(row),)
+            ).fetchone()
+        if found is None or found[1] is None:
+            raise LedgerError(int(row["seq"]), f"the place of row {row['seq']} in its chain is not known any more")
+        return found[0] or self.epoch, bytes(found[1]).hex()
+
     def kept(self) -> list[dict[str, Any]]:
-        """Every row whose kind is in KEPT, oldest first. Raises LedgerError when one is not as in the ledger."""
+        """Every row whose kind is in KEPT, oldest first; those of a store that was set aside come before.
+
+        Raises LedgerError when one is not as in the ledger."""
         with border(self.path):
             found = self._db.execute(
                 "SELECT kept.seq, CAST(kept.row AS BLOB), CAST(ledger.row AS BLOB) FROM kept"
                 " LEFT JOIN ledger USING (seq) ORDER BY kept.seq"
             ).fetchall()
-        # Of those that were pruned there is nothing but the copy.
+        # Of those that were pruned, or carried over, there is nothing but the copy.
         anchor = self.anchor
         for seq, copy, row in found:
             if seq > anchor and copy != row:
@@ -130,11 +172,18 @@ class Reader:
         thousand rows, and at last {"verified": rows, "epoch", "head", "hash"} or {"broken": seq, "why": sentence}.
         """
         head, _ = self.head()
-        seq, digest = self.anchor, self.hash_at(self.anchor)
-        try:
-            while rows := self.rows(seq, CHUNK):
+        seq, digest = self._begin()
+        while rows := self.rows(seq, CHUNK):
+            try:
                 seq, digest = ledger.verify(rows, digest, seq)
-                yield {"progress": [seq, head]}
+            except LedgerError as error:
+                anchor, after = self._begin()
+                if anchor <= seq:
+                    yield {"broken": error.seq, "why": str(error)}
+                    return
+                seq, digest = anchor, after  # these rows were pruned meanwhile
+            yield {"progress": [seq, head]}
+        try:
             self.compare_kept()
         except LedgerError as error:
             yield {"broken": error.seq, "why": str(error)}
@@ -148,12 +197,19 @@ class Reader:
                 "SELECT device, point, value, known, at, raw, inferred FROM points WHERE ?1 IN ('', device)",
                 (device,),
             ).fetchall()
-        return [StoredPoint(d, p, json.loads(v), bool(k), at, raw, bool(i)) for d, p, v, k, at, raw, i in found]
+        stored = {
+            (d, p): StoredPoint(d, p, json.loads(v), bool(k), at, raw, bool(i)) for d, p, v, k, at, raw, i in found
+        }
+        newer = {key: point for key, point in self._ahead().points.items() if device in ("", key[0])}
+        return list((stored | newer).values())
 
     def faults(self) -> list[Fault]:
         """The open faults, oldest first."""
         with border(self.path):
-            found = self._db.execute(
-                "SELECT device, point, code, value, since, raw FROM faults ORDER BY since"
-            ).fetchall()
-        return [Fault(d, p, code, json.loads(v), since, raw) for d, p, code, v, since, raw in found]
+            found = self._db.execute("SELECT device, point, code, value, since, raw FROM faults").fetchall()
+        stored: dict[tuple[str, str, str], Fault | None] = {
+            (d, p, code): Fault(d, p, code, json.loads(value), since, raw)
+            for d, p, code, value, since, raw in found
+        }
+        both = (stored | dict(self._ahead().faults)).values()
+        return sorted((fault for fault in both if fault), key=lambda fault: fault.since)

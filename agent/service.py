@@ -18,13 +18,13 @@ from agent import catalogue, points
 from agent.accountdesk import AccountDesk
 from agent.accounts import Accounts
 from agent.clock import Clock, Instant
+from agent.committing import MANY, RETRY, Committing
 from agent.config import Config
 from agent.control import Control, Desk
 from agent.core import Core, Item
 from agent.diagnose import as_json, collect
-from agent.errors import StoreCorrupt, StoreError
+from agent.errors import StoreError
 from agent.faults import Faults
-from agent.ledger import Row
 from agent.link import Link
 from agent.messages import DeviceState, SessionDevice
 from agent.model import Batch, Fence, Heard, Note, Operation, Outcome, Reading
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 SUPERVISE = 1.0
 RESTART_MAX, RESTART_STABLE = 30.0, 600.0
-MANY = 20_000
-"""Items on the queue above which readings are dropped: they come again, and memory is not without end."""
+DRAIN = 4000
+"""Most items that become one commit: the store's log has its bounds."""
 HANG_UP = 2.0
 """Seconds that a planned stop waits for the broker to acknowledge the last rows."""
 FLUSH = 5.0
@@ -80,17 +80,20 @@ class Service:
 
     look   tells the time; the monotonic clock in it is this process's own"""
 
-    def __init__(self, config: Config, look: Callable[[], Instant] = look) -> None:
-        self.stop, self._hang_up = threading.Event(), threading.Event()
+    def __init__(
+        self, config: Config, look: Callable[[], Instant] = look, stop: threading.Event | None = None
+    ) -> None:
+        self.stop, self._hang_up = stop or threading.Event(), threading.Event()
         self._config, self._look = config, look
         self._catalogue = catalogue.parse(resources.files("agent").joinpath("faults.toml").read_text("utf-8"))
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-        self._store = Store(config.terminal.data, config.terminal.id)
+        cap = config.terminal.disk * 1024 * 1024
+        self._store = Store(config.terminal.data, config.terminal.id, cap=cap)
         self._store.forget_all()
         self._accounts = Accounts(config.terminal.data / "accounts.json", lambda: look().wall_ms)
         self._boot = boot_id()
         self._version = metadata.version("tillwire")
-        self._trouble = ""
+        self._committing = Committing(self._store, self._said, self._queue.put, self._renew)
         self._removed: list[str] = []
         self._notary = Notary(config, self._store, look, self._boot, self._version)
         self._core = self._make_core()
@@ -104,7 +107,7 @@ class Service:
             self._queue.put,
             self._uplink_status,
             self._diagnose,
-            lambda: self._trouble or self._notary.trouble,
+            self._trouble,
             self._desks(),
             self.stop,
         )
@@ -185,6 +188,8 @@ class Service:
             heard = self._keys.conducting.heard(heard)
         if self._queue.qsize() < MANY or any(isinstance(item, Outcome) for item in heard.items):
             self._queue.put(heard)
+        else:
+            self._committing.dropped += len(heard.items)
 
     def _make_uplink(self) -> Uplink | None:
         if self._config.broker is None:
@@ -199,10 +204,12 @@ class Service:
             self._version,
             self._hang_up,
             self._removed,
+            self._trouble,
         )
 
     def _start_facts(self) -> dict[str, Any]:
         facts = {"version": self._version, "config": self._config.digest, "store": self._store.found}
+        facts |= {"carried": self._store.carried} if self._store.carried else {}
         facts |= self._notary.facts
         return {**facts, "previous": self._store.previous} if self._store.previous else facts
 
@@ -217,6 +224,9 @@ class Service:
             self._uplink.poke(urgent)
         self._control.poke()
 
+    def _trouble(self) -> str:
+        return self._committing.trouble or self._notary.trouble
+
     def _uplink_status(self) -> tuple[str, str]:
         return self._uplink.status if self._uplink else ("off", "the configuration names no broker")
 
@@ -227,85 +237,62 @@ class Service:
             "queue": self._queue.qsize(),
             "uplink": self._uplink_status(),
             "store": self._store.found,
-            "trouble": self._trouble,
+            "trouble": self._committing.trouble,
             "signing": self._notary.trouble,
         }
         return as_json(collect(self._config, live, self._store.path))
 
     def _run_core(self) -> None:
         """Drain what is there, make it one transaction, hand operations on once they are in the ledger."""
+        asked: list[Operation | Fence] = []
         while True:
-            patience = min(FLUSH, max(0.0, self._core.deadline() - time.monotonic()))
-            items = self._drain(patience)
+            items = self._drain()
             moment = self._look()
-            now = moment.now
             real = [item for item in items if item is not None]
             self._note_seen(real)
-            self._commit(self._core.step(real, now, moment.wall_ms, moment.synced))
-            for item in real:
-                if isinstance(item, Operation):
-                    self._perform_late(item, now)
-                elif isinstance(item, Fence) and not self._trouble:
-                    item.reached()
-            self._notary.turn(moment)
+            is_stored = self._committing.take(self._core.step(real, moment.now, moment.wall_ms, moment.synced))
+            asked += [item for item in real if isinstance(item, Operation | Fence)]
+            if is_stored:
+                for item in asked:
+                    if isinstance(item, Operation):
+                        self._perform_late(item, moment.now)
+                    else:
+                        item.reached()
+                asked.clear()
+                self._notary.turn(moment)
             if None in items:
                 return
             if not items:
-                self._flush()
+                self._committing.flush()
 
-    def _drain(self, patience: float) -> list[Item | None]:
-        """Everything that is on the queue now; waits for the first of it."""
+    def _said(self, note: Note) -> Batch:
+        """What a note becomes now."""
+        moment = self._look()
+        return self._core.step([note], moment.now, moment.wall_ms, moment.synced)
+
+    def _renew(self) -> None:
+        """A new store knows what its first rows say. Nothing else may pass for unchanged: all is read afresh."""
+        self._core = self._make_core()
+
+    def _drain(self) -> list[Item | None]:
+        """Everything that is on the queue now, up to DRAIN; waits for the first of it until something is due."""
+        if self._committing.is_full:
+            return [None] if self.stop.wait(RETRY) else []
+        patience = RETRY if self._committing.waits else FLUSH
         items: list[Item | None] = []
         try:
-            items.append(self._queue.get(timeout=patience))
-            while True:
+            items.append(self._queue.get(timeout=min(patience, max(0.0, self._core.deadline() - time.monotonic()))))
+            while len(items) < DRAIN:
                 items.append(self._queue.get_nowait())
         except queue.Empty:
-            return items
+            pass
+        return items
 
     def _note_seen(self, items: Sequence[Item]) -> None:
         for item in items:
             if isinstance(item, Heard):
                 seen = {r.point: round(r.at * 1000) for r in item.items if isinstance(r, Reading)}
                 self._store.saw(item.device, seen)
-
-    def _commit(self, batch: Batch) -> None:
-        """Make a batch durable, however long it takes: nothing that was accepted is let go."""
-        damage = ""
-        while batch:
-            try:
-                if damage:
-                    batch.rows[:0] = self._begin_anew(damage)
-                    damage = ""
-                self._store.commit(batch)
-                self._trouble = ""
-                return
-            except StoreCorrupt as error:
-                log.error("%s", error)
-                damage = str(error)
-            except StoreError as error:
-                if not self._trouble:
-                    log.error("%s", error)
-                    self._trouble = f"since {time.strftime('%Y-%m-%d %H:%M:%S')} nothing can be stored: {error}"
-                if self.stop.wait(1.0):
-                    return
-
-    def _begin_anew(self, why: str) -> list[Row]:
-        """Go on with a new store. It knows no point yet, so nothing may pass for unchanged: all is read afresh.
-
-        Returns its first rows, which name the old chain: were others before them, a power cut could part the two.
-        """
-        self._store.set_aside(why)
-        self._core = self._make_core()
-        note = Note("store", {"event": self._store.found, "previous": self._store.previous})
-        moment = self._look()
-        return self._core.step([note], moment.now, moment.wall_ms, moment.synced).rows
-
-    def _flush(self) -> None:
-        try:
-            self._store.flush()
-        except StoreError as error:
-            log.error("%s", error)
 
     def _revive(self) -> None:
         """Start dead threads again, the later the more often they die."""
@@ -326,8 +313,9 @@ class Service:
         self._join("core")
         moment, note = self._look(), Note("stop", {"reason": "asked"})
         try:
-            self._store.commit(self._core.finish(moment.now, moment.wall_ms, note, moment.synced))
-            self._notary.turn(moment, stopping=True)
+            last = self._core.finish(moment.now, moment.wall_ms, note, moment.synced)
+            if self._committing.take(last, now=True):
+                self._notary.turn(moment, stopping=True)
         except StoreError as error:
             log.error("%s", error)
         if self._uplink:

@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from random import SystemRandom
 from typing import Any
@@ -21,7 +21,7 @@ from agent.brokers import Brokers
 from agent.byteaccount import of_terminal
 from agent.config import Config
 from agent.connection import ReasonCode, refused
-from agent.errors import StoreCorrupt, UplinkError, UplinkRefused
+from agent.errors import StoreCorrupt, StoreError, UplinkError, UplinkRefused
 from agent.posting import Post
 from agent.publishing import Publishing, StateOf
 from agent.store import Reader, Store
@@ -50,6 +50,7 @@ class Uplink:
     devices   the names whose state is published
     state_of  (reader, device, session) -> its present state
     removed   names that are not configured any more: their retained state is taken away
+    trouble   what is wrong with this terminal's store, as a sentence; empty when nothing is
     """
 
     def __init__(
@@ -62,13 +63,14 @@ class Uplink:
         version: str,
         stop: threading.Event,
         removed: Iterable[str] = (),
+        trouble: Callable[[], str] = str,
     ) -> None:
         if config.broker is None:
             raise UplinkError("the configuration names no broker")
         self._config, self._broker = config, config.broker
         self._store, self._state_of = store, state_of
         self._devices, self._removed = tuple(devices), tuple(removed)
-        self._boot, self._version = boot, version
+        self._boot, self._version, self._trouble = boot, version, trouble
         self._stop = stop
         self._news: deque[bool] = deque()
         self._ear, self._bell = socket.socketpair()
@@ -136,14 +138,16 @@ class Uplink:
         post = None
         try:
             post = self._connected(session)
+            opened = self._store.opened
             with closing(self._store.reader()) as reader:
                 publishing = self._publishing(post, reader, session)
-                self._serve(publishing)
+                self._serve(publishing, opened)
             if self._stop.is_set():
                 self._farewell(publishing)
                 post.close()
-        except StoreCorrupt as error:
-            self._store.doubt(error)
+        except StoreError as error:
+            if isinstance(error, StoreCorrupt):
+                self._store.doubt(error)
             return UplinkError(str(error))
         except UplinkError as error:
             self._say("down", str(error))
@@ -227,14 +231,17 @@ class Uplink:
             deque(first),
         )
 
-    def _serve(self, publishing: Publishing) -> None:
-        """Publish until `stop` is set or a new connection is wanted. Raises UplinkError when this one is lost."""
-        delivery, epoch = publishing.delivery, publishing.reader.epoch
+    def _serve(self, publishing: Publishing, opened: int) -> None:
+        """Publish until `stop` is set or a new connection is wanted: also when the store is not that of `opened`.
+        Raises UplinkError when this one is lost."""
+        delivery, told = publishing.delivery, self._trouble()
         delivery.news(True, time.monotonic())
         while not self._stop.is_set():
             now = self.progress = time.monotonic()
-            if epoch != self._store.epoch or (delivery.quiet() and self._renewed()):
+            if opened != self._store.opened or (delivery.quiet() and self._renewed()):
                 return
+            if told != (told := self._trouble()):
+                publishing.first.append(("session", self._birth(publishing.session)))
             publishing.turn(now)
             if delivery.overdue(now, PATIENCE):
                 raise UplinkError(f"no PUBACK for {PATIENCE:.0f} s")
@@ -293,6 +300,7 @@ class Uplink:
                 head=self._store.head,
                 acked=self._store.acked,
                 devices=self._devices,
+                trouble=self._trouble(),
                 certificate=self._credentials.until() if self._credentials else 0,
             )
         )

@@ -46,8 +46,15 @@ ALLOWED: dict[str, set[str]] = {
     "addresses": {"errors", *CONTRACT},
     "config": {"errors", "mistakes", "addresses", "keytable", *CONTRACT},
     "aside": {"errors"},
+    "datafolder": {"aside", "errors"},
+    "pruning": {"errors"},
+    "carrying": set(),
+    "schema": {"model", "pruning"},
     "reading": {"model", "errors", "ledger"},
-    "store": {"model", "errors", "ledger", "aside", "reading"},
+    "store": {
+        *("model", "errors", "ledger", "aside", "carrying", "datafolder", "pruning", "reading", "schema"),
+    },
+    "committing": {"errors", "model", "store"},
     "link": {"model", "errors", "config", "ports", *CONTRACT},
     "ports": {"errors", "config", "sockets", *CONTRACT},
     "facts": set(),
@@ -59,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "connection": {"errors", "brokers", "config", "refusals", "tls"},
     "byteaccount": {"config"},
     "posting": {"errors", "brokers", "config", "connection", "messages"},
-    "publishing": {"messages", "store", "config", "byteaccount", "delivery", "posting"},
+    "publishing": {"errors", "messages", "store", "config", "byteaccount", "delivery", "posting"},
     "uplink": {
         *("errors", "messages", "store", "config", "brokers", "byteaccount", "connection", "posting", "publishing"),
         "tls",
@@ -179,7 +186,7 @@ ONLY_USER = {
     "websockets": {"agent.sockets"},
     "paho": {"agent.connection"},
     "tenacity": {"agent.link"},
-    "sqlite3": {"agent.store", "agent.reading"},
+    "sqlite3": {f"agent.{part}" for part in ("store", "reading", "schema", "pruning", "carrying")},
     "subprocess": {"agent.crypto.keepers", "agent.crypto.tpm"},
 }
 

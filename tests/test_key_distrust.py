@@ -34,7 +34,7 @@ def site() -> Iterator[Terminal]:
 def test_a_damaged_memory_of_keys_stops_the_service_and_nothing_else(site: Terminal, damage: str) -> None:
     site.end("agent")
     with sqlite3.connect(site.data / "store.db") as db:
-        before = db.execute("SELECT seq, row FROM kept").fetchall()
+        before = db.execute("SELECT * FROM kept").fetchall()
         assert db.execute(damage).rowcount
     db.close()
     site.start("agent")
@@ -50,9 +50,9 @@ def test_a_damaged_memory_of_keys_stops_the_service_and_nothing_else(site: Termi
     site.end("agent")
     with sqlite3.connect(site.data / "store.db") as db:
         db.execute("DELETE FROM kept")
-        db.executemany("INSERT INTO kept VALUES (?, ?)", before)
+        db.executemany("INSERT INTO kept VALUES (?, ?, ?, ?)", before)
         db.execute(
-            "INSERT INTO kept SELECT seq, row FROM ledger WHERE seq NOT IN (SELECT seq FROM kept)"
+            "INSERT INTO kept SELECT seq, row, hash, '' FROM ledger WHERE seq NOT IN (SELECT seq FROM kept)"
             ' AND instr(CAST(row AS BLOB), CAST(\'"kind":"ceremony"\' AS BLOB))'
         )
     db.close()

@@ -18,6 +18,7 @@ from agent.crypto.ed25519 import PublicKey
 from agent.errors import ControlError
 from agent.exports import Wanted, wanted
 from agent.model import Batch
+from agent.schema import transaction
 from agent.store import Reader
 from tests.tampering import (
     COUNT,
@@ -198,7 +199,7 @@ def test_a_chain_that_begins_at_an_anchor(tmp_path: Path) -> None:
     path, anchor = agent.store.path, FIRST - 1
     with closing(agent.store.reader()) as reader:
         digest = reader.hash_at(anchor).hex()
-    with agent.store._transaction() as db:
+    with transaction(agent.store._db) as db:
         db.execute("DELETE FROM ledger WHERE seq <= ?", (anchor,))
         db.execute("INSERT INTO meta VALUES ('anchor_seq', ?), ('anchor_hash', ?)", (str(anchor), digest))
     lines = agent.lines()

@@ -140,7 +140,9 @@ def test_a_stop_is_quick_whatever_is_missing(tmp_path: Path, what: str) -> None:
 
 
 @pytest.mark.peer("mosquitto")
-def test_when_nothing_can_be_stored_no_old_value_passes_for_a_new_one_and_all_comes_after(tmp_path: Path) -> None:
+def test_when_nothing_can_be_stored_the_present_is_shown_and_published_and_all_rows_come_after(
+    tmp_path: Path,
+) -> None:
     with site(tmp_path, devices=UPS, fleet=FLEET) as terminal:
         terminal.start_all()
         wait("the UPS", lambda: terminal.published("ups1", "mains") == "ok")
@@ -150,12 +152,16 @@ def test_when_nothing_can_be_stored_no_old_value_passes_for_a_new_one_and_all_co
         terminal.hwsim("set", "ups1", "mains=lost")
         told = wait("the trouble", lambda: terminal.ask(do="devices")["trouble"])
         assert "nothing can be stored" in told
-        wait("unknown on site", lambda: terminal.shown("ups1", "mains") is None)
+        wait("the present on site", lambda: terminal.shown("ups1", "mains") == "lost")
+        wait("the present at the centre", lambda: terminal.published("ups1", "mains") == "lost")
+        assert terminal.rows("change", point="mains", value="lost") == [], "a row is delivered once it is stored"
+        wait("the fault", lambda: terminal.account.states["ATM-0001/ups1"].get("faults"))
         said = terminal.tillwire("diagnose").stdout
         assert "nothing can be stored" in said
         resource.prlimit(agent, resource.RLIMIT_FSIZE, (most, most))
         wait("the change", lambda: terminal.rows("change", point="mains", value="lost"))
-        wait("the truth", lambda: terminal.shown("ups1", "mains") == "lost")
+        (row,) = wait("how long", lambda: terminal.rows("disk", event="stored again"))
+        assert (row["dropped"], "cannot be used" in row["why"]) == (0, True)
         assert terminal.ask(do="devices")["trouble"] == ""
         assert terminal.account.mistakes == []
 

@@ -238,7 +238,7 @@ def broken(path: Path) -> int:
         ("UPDATE kept SET row = replace(row, 'KO-1', 'KO-2') WHERE seq = 3", 3),
         ("UPDATE kept SET row = '{' WHERE seq = 5", 5),
         ("UPDATE kept SET seq = 4 WHERE seq = 3", 4),
-        ("INSERT INTO kept SELECT 99, row FROM kept WHERE seq = 3", 99),
+        ("INSERT INTO kept SELECT 99, row, hash, epoch FROM kept WHERE seq = 3", 99),
     ],
 )
 def test_what_is_kept_of_keys_is_what_the_ledger_has(tmp_path: Path, damage: str, row: int) -> None:

@@ -21,9 +21,9 @@ Tree = dict[str, bytes | None]
 ALL, NONE, ZEROS, RUBBISH = "all", "none", "zeros", "rubbish"
 Fate = str | tuple[int, frozenset[int]]
 """What became of a pending call; a pair: (sector size, the sectors that were written)."""
-UNSEEN = "-shm"
+UNSEEN = ("-shm", "reserve")
 """SQLite's index of its log, written through a mapping that cannot be recorded, and made anew at the first start
-after a crash: images hold rubbish of its length."""
+after a crash: images hold rubbish of its length. And the agent's reserve of room, which holds nothing."""
 
 
 @dataclass(slots=True)
@@ -109,6 +109,8 @@ class Disk:
                 self._rename(step.path, step.other)
             case Op.MARK:
                 self.marks.append(step.path)
+            case Op.OTHER if step.path == "posix_fallocate":
+                pass  # room for a reserve that holds nothing: whether it lasts is no promise
             case Op.MAP if self._open[step.fd] in self._unseen():
                 pass
             case _:

@@ -21,7 +21,6 @@ from agent.crypto import keepers
 from agent.crypto.sealing import SecretStore
 from agent.crypto.secret import Secret
 from agent.errors import StoreCorrupt
-from agent.ledger import Row
 from agent.model import Batch, Fault, Note, StoredPoint
 from agent.service import Service
 from agent.store import Store
@@ -120,6 +119,7 @@ class _Marked(Service):
     def __init__(self, config: Path) -> None:
         super().__init__(load(config))
         self.store = self._store
+        self.store.set_aside = self._set_aside  # type: ignore[method-assign]
         self.commits: queue.SimpleQueue[None] = queue.SimpleQueue()
         mark("opened", epoch=self.store.epoch)
         small(self.store)
@@ -136,11 +136,10 @@ class _Marked(Service):
         super()._committed(urgent)
         self.commits.put(None)
 
-    def _begin_anew(self, why: str) -> list[Row]:
+    def _set_aside(self, why: str) -> None:
         mark("damaged", epoch=self.store.epoch, head=self.store.head)
-        rows = super()._begin_anew(why)
+        Store.set_aside(self.store, why)
         mark("anew", epoch=self.store.epoch)
-        return rows
 
 
 def serving(root: Path, rows: int = 6) -> None:
