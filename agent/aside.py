@@ -3,12 +3,14 @@
 A file that was synced is still lost while the folder that names it was not (fsync(2)). So each name that something
 else relies on is synced before that is done.
 
-    store.db.aside-<number>-<when>-<epoch>-<head>      and beside it the same with -wal, -shm, -journal
+    store.db.aside-<number>-<when>-<acked>-<epoch>-<head>      and beside it the same with -wal, -shm, -journal
 
 The name carries where the old chain ended: the new chain names its end, also when the power goes between the two.
-The number tells which was the last, because the clock does not: it may have been set back.
+The number tells which was the last, because the clock does not: it may have been set back. Rows after `acked` are
+nowhere else: of several stores the one with most of them is kept.
 """
 
+import errno
 import os
 import re
 import time
@@ -16,13 +18,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from agent.errors import StoreError
+from agent.errors import StoreError, StoreFull
 
 BESIDE = ("-wal", "-shm", "-journal")
 """SQLite's own files. One that is left beside a new store would be taken for a part of it."""
 MOST = 3
 """Stores that are kept after they were set aside."""
-_ASIDE = re.compile(r".+\.aside-(\d+)-\d{8}T\d{6}Z-(\w+)-(\d+)")
+ROW = 512
+"""Bytes of a row, about: for a store that could not even say how many it has."""
+_ASIDE = re.compile(r".+\.aside-(\d+)-\d{8}T\d{6}Z-(?:(\d+)-)?(\w+)-(\d+)")
 
 
 def make_folder(folder: Path) -> None:
@@ -45,12 +49,12 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def put(path: Path, epoch: str, head: int) -> str:
+def put(path: Path, epoch: str, head: int, acked: int) -> str:
     """Put a store file out of the way, whole; returns its new name. Raises StoreError."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     word = epoch if re.fullmatch(r"\w{1,32}", epoch) else "unknown"
     number = 1 + max((_number(one) for one in _all(path)), default=0)
-    aside = path.with_name(f"{path.name}.aside-{number}-{stamp}-{word}-{head}")
+    aside = path.with_name(f"{path.name}.aside-{number}-{stamp}-{acked}-{word}-{head}")
     with _border(f"{path} cannot be set aside", "check the disk and the folder's owner"):
         if path.exists():
             path.rename(aside)
@@ -58,16 +62,29 @@ def put(path: Path, epoch: str, head: int) -> str:
     return aside.name
 
 
-def bound(path: Path, size: int) -> None:
-    """Keep the store that was set aside last, and of those before it at most MOST - 1 that fit into `size` bytes
-    together. Raises StoreError."""
+def bound(path: Path, size: int) -> str:
+    """Keep the store with most rows that nobody has, and at most MOST - 1 others that fit into `size` bytes
+    together. Returns what was deleted, as a sentence; empty when nothing was. Raises StoreError.
+
+    Of the one that was set aside last at least the name stays: it tells what the new chain follows.
+    """
+    found, told = _all(path), []
+    worth = {old: _undelivered(old) for old in found}
     with _border(f"what was set aside beside {path} cannot be deleted", "check the disk and the folder's owner"):
-        for number, old in enumerate(reversed(_all(path)[:-1]), 2):
+        for place, old in enumerate(sorted(found, key=lambda one: (worth[one], _number(one)), reverse=True)):
             parts = [part for end in ("", *BESIDE, "-shm") if (part := old.with_name(old.name + end)).exists()]
-            size -= sum(part.stat().st_size for part in parts)
-            if number > MOST or size < 0:
-                for part in reversed(parts):
+            taken = sum(part.stat().st_size for part in parts) if place else 0
+            if place < MOST and taken <= size:
+                size -= taken
+                continue
+            if old.stat().st_size:
+                told.append(f"{old.name} with rows up to {_ended(old)[1]}, of which nobody has {worth[old]}")
+            for part in reversed(parts):
+                if old == found[-1] and part == old:
+                    os.truncate(part, 0)
+                else:
                     part.unlink(missing_ok=True)  # SQLite takes -shm away when nobody reads it any more
+    return "; ".join(told)
 
 
 def finish(path: Path) -> None:
@@ -85,7 +102,7 @@ def last(path: Path) -> tuple[str, str]:
     """(name, "epoch/head") of the store that was set aside last; empty when there is none."""
     found = _all(path)
     ended = _ASIDE.fullmatch(found[-1].name) if found else None
-    return (ended[0], f"{ended[2]}/{ended[3]}") if ended else ("", "")
+    return (ended[0], f"{ended[3]}/{ended[4]}") if ended else ("", "")
 
 
 @contextmanager
@@ -93,6 +110,8 @@ def _border(what: str, todo: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(f"{what} ({error.strerror}): make room on its disk") from error
         raise StoreError(f"{what} ({error.strerror}): {todo}") from error
 
 
@@ -105,6 +124,19 @@ def _all(path: Path) -> list[Path]:
 def _number(aside: Path) -> int:
     found = _ASIDE.fullmatch(aside.name)
     return int(found[1]) if found else 0
+
+
+def _ended(aside: Path) -> tuple[str, int, int]:
+    """(epoch, head, acked) as a name tells them."""
+    found = _ASIDE.fullmatch(aside.name)
+    return (found[3], int(found[4]), int(found[2] or 0)) if found else ("unknown", 0, 0)
+
+
+def _undelivered(aside: Path) -> int:
+    """How many rows of a store nobody has, as far as can be told."""
+    epoch, head, acked = _ended(aside)
+    size = aside.stat().st_size
+    return 0 if not size else size // ROW if epoch == "unknown" else max(0, head - acked)
 
 
 def _put_rest(path: Path, aside: Path, ends: tuple[str, ...] = BESIDE) -> None:

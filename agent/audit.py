@@ -10,8 +10,10 @@ first row of kind `start` or `store` names the end of the old one.
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from agent import checkpoints, ledger
@@ -30,7 +32,10 @@ Content = dict[str, Any]
 
 @dataclass(slots=True)
 class Audit:
-    """One file, line by line. keys: {key id: key} of the agent; empty: only the chain is followed.
+    """One file, line by line.
+
+    keys       {key id: key} of the agent; empty: only the chain is followed
+    unsigned   the end need not be signed: the file is known to come from an agent that did not run
 
     findings   what is broken, one sentence each; empty: nothing is
     notes      what is not broken, and must be known
@@ -39,6 +44,7 @@ class Audit:
     """
 
     keys: Mapping[str, PublicKey]
+    unsigned: bool = False
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     head: Content = field(default_factory=dict)
@@ -64,7 +70,7 @@ class Audit:
             if not self.head:
                 return
         for first, last, line in self._missing:
-            self._find(f"{_rows(first, last)} missing before line {line}: deleted")
+            self._find(f"{_are(first, last)} missing before line {line}: deleted")
         if self.head:
             self._finish()
         elif not self.findings:
@@ -124,12 +130,13 @@ class Audit:
                 self._missing.append((self.last + 1, seq - 1, self._line))
                 self._sure = False
             return True
-        for index, (first, last, line) in enumerate(self._missing):
-            if first <= seq <= last:
-                rest = ((first, seq - 1, line), (seq + 1, last, line))
-                self._missing[index : index + 1] = [part for part in rest if part[0] <= part[1]]
-                self._find(f"{place} is out of its place: it stands after row {self.last}")
-                return False
+        index = bisect_right(self._missing, seq, key=itemgetter(0)) - 1  # they stay in order
+        if index >= 0 and seq <= self._missing[index][1]:
+            first, last, line = self._missing[index]
+            rest = ((first, seq - 1, line), (seq + 1, last, line))
+            self._missing[index : index + 1] = [part for part in rest if part[0] <= part[1]]
+            self._find(f"{place} is out of its place: it stands after row {self.last}")
+            return False
         self._find(f"{place} stands there a second time")
         return False
 
@@ -166,10 +173,12 @@ class Audit:
             return
         signed = end
         if "envelope" not in end:
-            self.notes.append(
-                "the export was made without the agent, so its end is not signed: whether there were rows after"
-                f" row {self.last} cannot be told"
-            )
+            told = f"the end (line {self._line}) is not signed: whether there were rows after row {self.last}"
+            if self.keys and not self.unsigned:
+                # Whoever has the file can take a signature away.
+                self._find(f"{told} cannot be told; if it was made with --offline, check it with --unsigned")
+            else:
+                self.notes.append(f"{told} cannot be told")
         elif self.keys:
             text = json.dumps(end["envelope"], separators=(",", ":"), ensure_ascii=False).encode()
             try:
@@ -181,12 +190,11 @@ class Audit:
                 if signed.get(name) != self.head[name]:
                     self._find(f"line 1 says {name} {self.head[name]}, and {place} says {signed.get(name)}")
         if self.head["from"] > 1:
-            why = (
-                "was pruned at the terminal"
-                if self.head["anchor"] == self.head["from"] - 1
-                else "is not in this file"
-            )
-            self.notes.append(f"the file begins with row {self.head['from']}: what was before it {why}")
+            why = "what was before it is not in this file"
+            if self.head["anchor"] == self.head["from"] - 1:
+                why = "what was before it was pruned at the terminal"
+                why = why if signed is not end else f"line 1 says, and nobody has signed it, that {why}"
+            self.notes.append(f"the file begins with row {self.head['from']}: {why}")
         self._compare(signed, place)
         if self.keys and "envelope" in end and not self.findings:
             self.covered = self.last
@@ -197,7 +205,7 @@ class Audit:
         seq = signed.get("seq")
         if isinstance(seq, int) and seq > self.last:
             self._find(
-                f"{_rows(self.last + 1, seq)} missing at the end: the tail was cut off before line {self._line}"
+                f"{_are(self.last + 1, seq)} missing at the end: the tail was cut off before line {self._line}"
             )
         elif seq != self.last:
             self._find(f"{place} is of row {seq}, and the file has rows up to {self.last}: they were added later")
@@ -209,7 +217,7 @@ class Audit:
     def _uncovered(self) -> None:
         if self.covered:
             self.notes.append(
-                f"no signature covers {_rows(self.covered + 1, self.last)}: they may have been changed"
+                f"no signature covers {_rows(self.covered + 1, self.last)}: what is there may have been changed"
             )
         else:
             self._find("no checkpoint is among the rows, and the end is not signed: nothing here is proven")
@@ -265,7 +273,11 @@ def _link(before: str, row: bytes) -> str:
 
 
 def _rows(first: int, last: int) -> str:
-    return f"row {first} is" if first == last else f"rows {first} to {last} are"
+    return f"row {first}" if first == last else f"rows {first} to {last}"
+
+
+def _are(first: int, last: int) -> str:
+    return f"{_rows(first, last)} {'is' if first == last else 'are'}"
 
 
 def _signer(envelope: Any) -> Any:

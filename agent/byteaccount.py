@@ -2,9 +2,9 @@
 spend less: a SIM card has a monthly budget.
 
 The budget is spread over the month. Near what it allows until today (SLOW of it) states that have not changed are
-told less often; nearer still (RARE) rows that are not urgent, and the states that they change, wait for company.
-What is urgent, faults, doors and cash among it, goes at once whatever it costs, also beyond the budget: a bill is
-better than a robbery that nobody heard of.
+told less often; nearer still (RARE) rows that are not urgent, and the states that they change, wait longer than
+anyhow. What is urgent, faults, doors and cash among it, goes at once whatever it costs, also beyond the budget: a
+bill is better than a robbery that nobody heard of.
 
 The account is a file of its own beside the store, written now and then: it is about money, not about evidence. What
 a crash takes of it is at most KEEP_BYTES or KEEP_SECONDS of the line's use.
@@ -27,7 +27,10 @@ KEEP_BYTES, KEEP_SECONDS = 100_000, 900.0
 SLOW, RARE = 0.8, 0.95
 """Shares of what the budget allows until today, from which on less is spent."""
 SLOW_TIMES, SLOWEST = 10.0, 3600.0
-LONG_LINGER, LONG_CALM = 300.0, 1800.0
+CALM = 6.0
+"""How many times as long as such a row a state waits that nothing urgent has changed: it is the larger message, and
+most of it is told by the rows."""
+LONG_LINGER, LONG_CALM = 900.0, 3600.0
 """Seconds that rows wait which are not urgent, and states that only they have changed. The frame of a message is
 the bill, not what is in it."""
 
@@ -106,8 +109,10 @@ class ByteAccount:
 
     def untold(self, wall_ms: int) -> str:
         """The last day that is over, if its account was not published yet; else nothing."""
-        over = [day for day in self._days if day < self.day(wall_ms)]
-        return over[-1] if over and over[-1] > self.told else ""
+        today = self.day(wall_ms)
+        over = [day for day in self._days if day < today]
+        told = self.told if self.told < today else ""  # the clock was ahead when that was told
+        return over[-1] if over and over[-1] > told else ""
 
     def saving(self, wall_ms: int) -> Saving:
         """What is spent less on today."""
@@ -142,8 +147,9 @@ def _days_of_month(day: str) -> int:
 
 def spent(saving: Saving, linger: float, refresh: float) -> tuple[float, float, float]:
     """(linger, refresh, calm) in seconds, as they are while less is spent (agent/delivery.py)."""
+    calm = linger * CALM
     if saving == "no":
-        return linger, refresh, linger
+        return linger, refresh, calm
     if saving == "refresh":
-        return linger, max(refresh, min(SLOWEST, refresh * SLOW_TIMES)), linger
-    return max(linger, LONG_LINGER), max(refresh, SLOWEST), LONG_CALM
+        return linger, max(refresh, min(SLOWEST, refresh * SLOW_TIMES)), calm
+    return max(linger, LONG_LINGER), max(refresh, SLOWEST), max(calm, LONG_CALM)

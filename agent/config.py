@@ -56,13 +56,13 @@ class Tls(_Table):
 
 class Broker(_Table):
     """The MQTT broker: `host` and `port`, or `hosts` = ["HOST:PORT", …] for several that stand for one another.
-    Without `tls` only brokers on this machine are allowed. `keepalive` in seconds."""
+    Without `tls` only brokers on this machine are allowed. A lost terminal is missed after 1.5 `keepalive`."""
 
     host: str = ""
     hosts: Annotated[tuple[str, ...], Field(max_length=16)] = ()
     port: Annotated[int, Field(ge=1, le=65535)] = 1883
     protocol: Literal["5", "3.1.1"] = "5"
-    keepalive: Annotated[int, Field(ge=5, le=3600)] = 60
+    keepalive: Annotated[int, Field(ge=5, le=3600)] = 180
     tls: Tls | None = None
 
     @model_validator(mode="before")
@@ -77,16 +77,16 @@ class Broker(_Table):
 
 
 class Uplink(_Table):
-    """How delivery spends the line. `linger`: seconds that rows which are not urgent wait for company;
-    `catch_up`: rows a second after an outage, 0 for as fast as the broker acknowledges;
+    """How delivery spends the line. `linger`: seconds that rows wait for company which are not urgent, and a state
+    that only they have changed six times as long; `catch_up`: rows a second after an outage, 0 for no limit;
     `refresh`: seconds after which unchanged state is published again with newer times; `retry`: the longest
     wait in seconds before the next attempt to connect; `refused`: the same for a broker that refuses what only
     people can mend; `wait_for_reader`: a PUBACK that says that nobody is subscribed does not count as delivered
     (MQTT 5 only; leave it off where a broker's own rules take the rows); `budget`: MB a month, 0 for no limit."""
 
-    linger: Annotated[float, Field(ge=0, le=60)] = 1.0
+    linger: Annotated[float, Field(ge=0, le=3600)] = 300.0
     catch_up: Annotated[int, Field(ge=0)] = 5000
-    refresh: Annotated[float, Field(ge=1, le=3600)] = 60.0
+    refresh: Annotated[float, Field(ge=1, le=3600)] = 3600.0
     retry: Annotated[float, Field(ge=0.1, le=3600)] = 60.0
     refused: Annotated[float, Field(ge=0.1, le=86400)] = 900.0
     wait_for_reader: bool = False

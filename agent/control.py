@@ -34,7 +34,7 @@ from agent.byteaccount import of_terminal
 from agent.catalogue import Catalogue
 from agent.config import Config
 from agent.drivers import driver_class
-from agent.errors import ControlError, StoreCorrupt, TillwireError
+from agent.errors import ControlError, TillwireError
 from agent.exports import redating
 from agent.lobby import REQUEST_LIMIT, Caller, Lobby, Places
 from agent.model import Operation
@@ -136,8 +136,6 @@ class Control:
                 if not _tell(connection, answer):
                     break
         except TillwireError as error:
-            if isinstance(error, StoreCorrupt):
-                self._store.doubt(error)
             _refuse(connection, str(error), getattr(error, "status", 3))
         except Exception as error:
             # Where, not what: the text of an exception may hold a part of the request, and that a password.
@@ -155,8 +153,7 @@ class Control:
             return
         if any(map(like_a_key, request.values())):
             raise ControlError(REFUSED, 2)
-        reader = self._store.reader()
-        try:
+        with self._store.reading() as reader:
             match request.get("do"):
                 case "devices":
                     yield self._overview(reader)
@@ -174,8 +171,6 @@ class Control:
                     raise ControlError("no keys are loaded here: the configuration has no [keys] table", 1)
                 case _:
                     raise ControlError("the agent does not know the request: is it older than this command?")
-        finally:
-            reader.close()
 
     def _overview(self, reader: Reader) -> Answer:
         state, note = self._uplink()

@@ -7,7 +7,7 @@ Pure: the uplink (agent/uplink.py) reads the store and talks to the broker; time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-AGAIN = 60.0
+AGAIN = 10.0
 """Seconds after which a device with urgent changes is told again, however long rows linger."""
 
 

@@ -81,9 +81,9 @@ def export(reader: Reader, rows: Wanted, software: str, key_id: str, sign: Sign 
         if last_signed := checkpoints.newest(piece):
             covered = last_signed - 1
         if rows.redated:
-            text = "".join(_line(_redated(json.loads(row), offsets)) for _, row, _ in piece)
+            text = "".join(_line(_redated(_content(seq, row), offsets)) for seq, row, _ in piece)
         else:
-            text = "".join(f"{row.decode()}\t{after.hex()}\n" for _, row, after in piece)
+            text = "".join(f"{_text(seq, row)}\t{after.hex()}\n" for seq, row, after in piece)
         yield {"text": text, "progress": [done - first + 1, last - first + 1]}
     if not rows.redated:
         place = Place(reader.terminal, reader.epoch, last, digest.hex(), anchor)
@@ -108,9 +108,9 @@ def _redated(row: dict[str, Any], offsets: Offsets) -> dict[str, Any]:
 
 def _gather(reader: Reader, after: int, last: int, offsets: Offsets) -> Iterator[Answer]:
     for piece in _pieces(reader, after, last):
-        for _, row, _ in piece:
+        for seq, row, _ in piece:
             if b'"clock"' in row or b'"start"' in row:
-                offsets.take(json.loads(row))
+                offsets.take(_content(seq, row))
         yield {"progress": [piece[-1][0] - after, last - after]}
 
 
@@ -120,7 +120,7 @@ def _between(reader: Reader, anchor: int, head: int, rows: Wanted) -> Generator[
     first, last = head + 1, 0
     for piece in _pieces(reader, anchor, head):
         for seq, row, _ in piece:
-            at = json.loads(row)["at"]
+            at = _content(seq, row)["at"]
             if at >= (rows.first_at or 0):
                 first = min(first, seq)
             if rows.last_at is None or at <= rows.last_at:
@@ -137,6 +137,30 @@ def _pieces(reader: Reader, after: int, last: int) -> Iterator[list[tuple[int, b
             raise ControlError(f"row {after + 1} is not there any more: it was pruned meanwhile, export again")
         yield piece
         after = piece[-1][0]
+
+
+def _text(seq: int, row: bytes) -> str:
+    try:
+        return row.decode()
+    except UnicodeDecodeError as error:
+        raise _damaged(seq) from error
+
+
+def _content(seq: int, row: bytes) -> dict[str, Any]:
+    """A row whose clocks can be used. Raises ControlError for one that was changed so that they cannot."""
+    try:
+        content: dict[str, Any] = json.loads(row)
+        if type(content["at"]) is type(content["up"]) is int:
+            return content
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise _damaged(seq)
+
+
+def _damaged(seq: int) -> ControlError:
+    return ControlError(
+        f"row {seq} is damaged and is no text any more: `ledger verify` tells more, --from and --to leave it out"
+    )
 
 
 def _line(content: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from importlib import metadata
 from typing import Any
 
@@ -109,7 +108,7 @@ class KeyParts:
     def _kept(self) -> list[dict[str, Any]]:
         """The rows about keys; none when they cannot be believed."""
         try:
-            with closing(self._store.reader()) as reader:
+            with self._store.reading() as reader:
                 return reader.kept()
         except (LedgerError, StoreCorrupt) as error:
             self._distrust(error)
@@ -117,14 +116,12 @@ class KeyParts:
 
     def _compare(self) -> None:
         try:
-            with closing(self._store.reader()) as reader:
+            with self._store.reading() as reader:
                 reader.compare_kept()
         except (LedgerError, StoreError) as error:
             self._distrust(error)
 
     def _distrust(self, error: Exception) -> None:
-        if isinstance(error, StoreCorrupt):
-            self._store.doubt(error)
         self._damage = (
             f"what the store tells of keys cannot be believed ({error}): keep a copy of its folder as evidence, and"
             " ask who is responsible for keys"
@@ -133,28 +130,21 @@ class KeyParts:
 
     def _counters(self) -> str:
         """SHA-256 (hex) of the cash counters as the store has them."""
-        reader = self._store.reader()
-        try:
+        with self._store.reading() as reader:
             points = [[p.device, p.point, p.value] for p in reader.points() if p.point.startswith(CASH)]
-        finally:
-            reader.close()
         return hashlib.sha256(json.dumps(points, sort_keys=True).encode()).hexdigest()
 
     def _newest(self) -> int:
         """The wall clock of the newest row, ms; 0 when there is none."""
-        reader = self._store.reader()
-        try:
+        with self._store.reading() as reader:
             rows = reader.rows(reader.head()[0] - 1, 1)
-        finally:
-            reader.close()
         return int(json.loads(rows[0][1])["at"]) if rows else 0
 
     def _receipt(self, named: str) -> tuple[str, str, str]:
         """Order, text and digest of a receipt. Raises ControlError."""
         if self.identity.key is None:
             raise ControlError(f"no receipt can be signed: {self.identity.why}")
-        reader = self._store.reader()
-        try:
+        with self._store.reading() as reader:
             kept = [row for row in reader.kept() if row["kind"] == "ceremony" and row.get("order")]
             ended = [row["order"] for row in kept if row["event"] in ("aborted", "signed", "closed")]
             if not ended or (named and named not in ended):
@@ -167,8 +157,6 @@ class KeyParts:
             seq, offset = int(rows[-1]["seq"]), int(opened.get("utc_offset", self._table.utc_offset))
             epoch, digest = reader.kept_place(rows[-1])
             head = receipts.Head(epoch, seq, digest, str(opened.get("software", "")), offset)
-        finally:
-            reader.close()
         try:
             text = receipts.issue(receipts.facts(rows, head), self.identity.key)
         except CryptoError as error:

@@ -32,8 +32,8 @@ Kinds of rows and the keys they carry beside seq, at (wall clock, ms), up (monot
     sealed          level, generation               who keeps the agent's own secrets (agent/crypto/sealing.py)
     account         event (added, removed, unlocked, changed, wrong), name, by, and role and group when it is new
     thread          name, error                     a thread that died and was started again
-    store           event, clock, previous, carried   a store that was set aside, the head of its chain, and what
-                    became of its rows of ceremonies
+    store           event, clock, previous, carried, deleted   a store that was set aside, the head of its chain,
+                    what became of its rows of ceremonies, and which older stores went for it
     disk            event, and why, seconds, dropped   the disk is full, or not any more; nothing could be
                     stored for so long, and so many items were not taken up meanwhile
     dropped         first, last, hash               rows that nobody has, for which there was no room any more, and
@@ -58,15 +58,36 @@ Row = dict[str, Any]
 View = dict[str, dict[str, Value | None]]
 
 
+_spell = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""Types that cannot hold a fraction: what most rows are made of is looked at once, not value by value."""
+
+
 def canonical(row: Mapping[str, Any]) -> bytes:
     """The one spelling of a row. Raises ValueError for a number with a fraction."""
-    _refuse_fractions(row)
-    return json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    if not _PLAIN.issuperset(map(type, row.values())):
+        _refuse_fractions(row)
+    return _spell(row).encode("utf-8")
 
 
 def genesis(terminal: str, epoch: str) -> bytes:
     """The hash before the first row: it binds the chain to its terminal and epoch. 32 bytes."""
     return hashlib.sha256(b"\0".join((b"tillwire/v1", terminal.encode(), epoch.encode()))).digest()
+
+
+Linked = tuple[int, bytes, bytes, str]
+"""seq, canonical bytes, hash and kind of a row."""
+
+
+def chained(rows: Iterable[Row], seq: int, digest: bytes) -> list[Linked]:
+    """Rows as they follow row `seq`, after which the hash is `digest`."""
+    linked = []
+    for row in rows:
+        seq += 1
+        body = canonical({**row, "seq": seq})
+        digest = link(digest, body)
+        linked.append((seq, body, digest, row["kind"]))
+    return linked
 
 
 def link(before: bytes, row: bytes) -> bytes:

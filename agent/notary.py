@@ -5,7 +5,7 @@ An agent whose key cannot be had still watches and delivers; then its `start` ro
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from functools import partial
 from typing import Any
 
 from agent import checkpoints
@@ -14,8 +14,9 @@ from agent.clock import Instant
 from agent.config import Config
 from agent.crypto.signing import Envelope
 from agent.errors import ControlError, LedgerError, StoreCorrupt, StoreError
-from agent.exports import export, wanted
+from agent.exports import CHUNK, SIZE, export, wanted
 from agent.identity import Identity, newest_mark, open_identity
+from agent.ledger import link
 from agent.model import Batch, Note
 from agent.peer import Peer
 from agent.store import Reader, Store
@@ -38,12 +39,11 @@ class Notary:
         self.notes: tuple[Note, ...] = ()
         """Rows to be made after the start: a new mark of the sealed file, by which an older file is told later."""
         try:
-            with closing(store.reader()) as reader:
+            with store.reading() as reader:
                 self.identity = self._who(config, reader)
                 self._begin(reader)
         except StoreCorrupt as error:
             # The next commit sets the store aside. Without its rows an old or missing key cannot be told.
-            store.doubt(error)
             self.identity = Identity(why=f"what the ledger knows of the key cannot be read: {error}")
         except LedgerError as error:
             self.identity = Identity(why=f"what the ledger knows of the key cannot be believed: {error}")
@@ -67,7 +67,7 @@ class Notary:
         if key is None or not self._calendar.due(store.epoch, store.head, moment.now, moment.wall_ms, stopping):
             return
         try:
-            with closing(store.reader()) as reader:
+            with store.reading() as reader:
                 place = Place(self._terminal, store.epoch, store.head, store.head_hash.hex(), reader.anchor)
             store.commit(Batch(rows=[checkpoints.fields(place, self._said(moment), key)]))
         except StoreCorrupt as error:
@@ -84,8 +84,9 @@ class Notary:
         """An export of the ledger, as the control socket asks for it. Raises ControlError."""
         rows = wanted(request)
         key = self.identity.key
-        with closing(self._store.reader()) as reader:
-            yield from export(reader, rows, self._version, key.public.id if key else "", self._end)
+        with self._store.reading() as reader:
+            sign = partial(self._end, reader)
+            yield from export(reader, rows, self._version, key.public.id if key else "", sign)
 
     def signer(self, request: Mapping[str, Any], peer: Peer) -> Iterator[dict[str, Any]]:
         """The public key: {"key_id", "public_key"}. Raises ControlError."""
@@ -93,12 +94,29 @@ class Notary:
             raise ControlError(self.trouble, 1)
         yield {"key_id": self.identity.key.public.id, "public_key": self.identity.key.public.pem}
 
-    def _end(self, first: int, place: Place) -> Envelope | None:
+    def _end(self, reader: Reader, first: int, place: Place) -> Envelope | None:
         """The signed end of an export that begins with row `first`; None when nothing can be signed."""
         if self.identity.key is None:
             return None
+        self._follow(reader, place)
         said = {**self._said(self._look()), "from": first}
         return checkpoints.envelope(place, said).signed(self.identity.key)
+
+    def _follow(self, reader: Reader, place: Place) -> None:
+        """Only what this agent wrote is signed: from the hash that the file has at a place, its rows must lead to
+        the hash that the agent itself holds. Raises StoreCorrupt when they do not, ControlError when that cannot be
+        told."""
+        epoch, head, tip = self._store.tip()
+        seq, digest = place.seq, bytes.fromhex(place.hash)
+        while seq < head and (rows := reader.batch(seq, CHUNK, SIZE)) and rows[0][0] == seq + 1:
+            for seq, row, _ in rows:
+                digest = link(digest, row)
+                if seq == head:
+                    break
+        if epoch != place.epoch or seq != head:
+            raise ControlError("the store has changed while it was exported: export again")
+        if digest != tip:
+            raise StoreCorrupt(f"{reader.path} is damaged or was changed under the agent, after row {place.seq}")
 
     def _said(self, moment: Instant) -> dict[str, Any]:
         return {

@@ -7,13 +7,16 @@ What is due says agent/delivery.py; how it becomes small says agent/posting.py.
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from agent import messages
 from agent.byteaccount import ByteAccount, spent
 from agent.config import Config
 from agent.delivery import Delivery
 from agent.errors import LedgerError, StoreCorrupt
+from agent.ledger import link
 from agent.posting import FRAME, Post
 from agent.store import Reader, Store
 
@@ -24,9 +27,19 @@ costs more: bench/RESULTS.md."""
 StateOf = Callable[[Reader, str, str], messages.DeviceState]
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """The message of the rows that follow row `after`, up to `last`. packed: gives its payload and content type."""
+
+    after: int
+    last: int
+    packed: Callable[[], tuple[bytes, str]]
+
+
 @dataclass(slots=True)
 class Publishing:
-    """One connection's messages. `turn` hands over what is due, and is called until the connection ends.
+    """One connection's messages. `turn` hands over what is due, and is called until the connection ends; then
+    `close`. Of a backlog one message is deflated ahead, on a thread of its own, while the one before it is sent.
 
     session   the id of this connection
     first     (topic below the terminal, payload) of what is retained and comes before all else
@@ -44,9 +57,12 @@ class Publishing:
     first: deque[tuple[str, bytes]]
     delivery: Delivery = field(init=False)
     _tip: tuple[int, bytes] = field(init=False, default=(-1, b""))
+    _ahead: _Piece | None = field(init=False, default=None)
+    _deflating: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
         uplink = self.config.uplink
+        self._deflating = ThreadPoolExecutor(1, "deflating")  # it has a thread once there is something to do
         self.delivery = Delivery(self.store.acked, self.post.window, uplink.catch_up, uplink.linger, uplink.refresh)
 
     def turn(self, now: float) -> None:
@@ -63,6 +79,11 @@ class Publishing:
         done = [step(now) for step in (steps if self.delivery.live else (steps[1], steps[0], steps[2]))]
         if all(done):
             self.delivery.idle(now)
+        self.post.hurries = self.delivery.taken - self.delivery.acked > ROWS
+
+    def close(self) -> None:
+        """The connection has ended."""
+        self._deflating.shutdown(cancel_futures=True)
 
     def farewell(self) -> int:
         """A planned stop is said by us; the broker would only say it of a lost connection. Returns the message's
@@ -96,20 +117,49 @@ class Publishing:
         while delivery.taken < self.store.head:
             if not delivery.rows_due(now):
                 return False
-            try:
-                before = self._tip[1] if self._tip[0] == delivery.taken else reader.hash_at(delivery.taken)
-                rows = reader.batch(delivery.taken, ROWS, min(SIZE, self.post.largest - 2 * FRAME - 256))
-            except LedgerError:
-                rows = []
-            if not rows or rows[0][0] > delivery.taken + 1:
-                if reader.anchor <= delivery.taken:
+            is_made = self._ahead and self._ahead.after == delivery.taken
+            piece = self._ahead if is_made else self._piece(delivery.taken)
+            if piece is None:
+                if reader.opened != self.store.opened:
+                    return False  # the store has another file by now: the next connection reads that
+                anchor = reader.anchor
+                first, last = reader.dropped()
+                if not first <= delivery.taken + 1 <= anchor <= last:
                     raise StoreCorrupt(f"{reader.path} has no row {delivery.taken + 1}, which is not delivered yet")
-                delivery.skip(reader.anchor)  # dropped at the cap (agent/pruning.py): a later row names them
+                delivery.skip(anchor)  # dropped at the cap (agent/pruning.py): a later row names them
                 continue
-            payload = messages.ledger_batch(reader.epoch, before, rows)
-            self._tip = rows[-1][0], rows[-1][2]
-            self._publish("ledger", payload, rows=len(rows))
+            # What is not a full message yet waits for the rows that may still come.
+            is_more = self.store.head - piece.last >= ROWS
+            self._ahead = self._piece(piece.last, ahead=True) if is_more else None
+            payload, content_type = piece.packed()
+            self._publish("ledger", payload, content_type=content_type, rows=piece.last - piece.after)
         return True
+
+    def _piece(self, after: int, *, ahead: bool = False) -> _Piece | None:
+        """The next message of rows; None when the first of them is not there."""
+        reader = self.reader
+        try:
+            before = self._tip[1] if self._tip[0] == after else reader.hash_at(after)
+            rows = reader.batch(after, ROWS, min(SIZE, self.post.largest - 2 * FRAME - 256))
+        except LedgerError:
+            rows = []
+        if not rows or rows[0][0] > after + 1:
+            return None
+        payload = messages.ledger_batch(reader.epoch, before, rows)
+        self._tip = rows[-1][0], rows[-1][2]
+        pack = partial(self._packed, rows, before, payload)
+        return _Piece(after, rows[-1][0], self._deflating.submit(pack).result if ahead else pack)
+
+    def _packed(self, rows: list[tuple[int, bytes, bytes]], before: bytes, payload: bytes) -> tuple[bytes, str]:
+        """The payload of rows, packed. Raises StoreCorrupt when one of them does not fit its hash: what is rotten
+        must not count as delivered."""
+        digest = before
+        for _, row, _ in rows:
+            digest = link(digest, row)
+        if digest != rows[-1][2]:
+            first, last = rows[0][0], rows[-1][0]
+            raise StoreCorrupt(f"{self.reader.path} is damaged: a row from {first} to {last} does not fit its hash")
+        return self.post.packed(payload)
 
     def _traffic(self, now: float) -> bool:
         """Publish the account of the last day that is over, once; True when there is nothing to tell."""
@@ -134,9 +184,11 @@ class Publishing:
         self.account.keep()
         return True
 
-    def _publish(self, suffix: str, payload: bytes, *, retain: bool = False, rows: int = 0) -> int:
+    def _publish(
+        self, suffix: str, payload: bytes, *, retain: bool = False, content_type: str = "", rows: int = 0
+    ) -> int:
         topic = messages.topic(self.config.terminal.org, self.config.terminal.id, suffix)
-        mid = self.post.post(topic, payload, retain, may_deflate=rows > 0)
+        mid = self.post.post(topic, payload, retain, content_type)
         self.delivery.sent(mid, time.monotonic(), rows)
         return mid
 

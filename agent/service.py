@@ -131,18 +131,17 @@ class Service:
         self._finish()
 
     def _make_core(self) -> Core:
-        reader = self._store.reader()
+        with self._store.reading() as reader:
+            stored, faults, end = reader.points(), reader.faults(), reader.rows(reader.head()[0] - TAIL, TAIL)
         last = {
             (p.device, p.point): p.value
-            for p in reader.points()
+            for p in stored
             if p.device in self._config.devices and points.exists(p.point)
         }
-        faults = reader.faults()
         ours = [f for f in faults if f.device in self._config.devices]
         removed = [f for f in faults if f.device not in self._config.devices]
-        self._removed = sorted({p.device for p in reader.points()} - self._config.devices.keys())
-        clock = Clock(self._boot, [json.loads(row) for _, row, _ in reader.rows(reader.head()[0] - TAIL, TAIL)])
-        reader.close()
+        self._removed = sorted({p.device for p in stored} - self._config.devices.keys())
+        clock = Clock(self._boot, [json.loads(row) for _, row, _ in end])
         return Core(Watch(last), Faults(self._catalogue, ours), self._boot, removed, clock)
 
     def _make_links(self) -> dict[str, Link]:
@@ -176,9 +175,13 @@ class Service:
 
     def _perform_late(self, operation: Operation, now: float) -> None:
         """Hand on what has waited for its row, unless who asked has given it up meanwhile."""
-        if self._keys and self._keys.conducting.withdrawn(operation):
-            outcome = Outcome(operation.id, "refused", "it was given up before it could be ledgered", now)
-            self._put(Heard(operation.device, (outcome,)))
+        why = ""
+        if operation.id in self._committing.unspelled:
+            why = "it cannot be ledgered: it holds what has no spelling there"
+        elif self._keys and self._keys.conducting.withdrawn(operation):
+            why = "it was given up before it could be ledgered"
+        if why:
+            self._put(Heard(operation.device, (Outcome(operation.id, "refused", why, now),)))
         else:
             self._perform(operation)
 
@@ -209,8 +212,7 @@ class Service:
 
     def _start_facts(self) -> dict[str, Any]:
         facts = {"version": self._version, "config": self._config.digest, "store": self._store.found}
-        facts |= {"carried": self._store.carried} if self._store.carried else {}
-        facts |= self._notary.facts
+        facts |= {**self._store.fate(), **self._notary.facts}
         return {**facts, "previous": self._store.previous} if self._store.previous else facts
 
     def _state_of(self, reader: Reader, device: str, session: str) -> DeviceState:

@@ -1,47 +1,50 @@
 """This file knows all that must survive a power cut, in one SQLite file, and how to go on when it is damaged.
 
 One writer (the core thread) commits; `synchronous=FULL` in WAL mode makes each commit durable before it returns.
-The ledger is the outbox: delivery is the cursor `acked`, which moves only when the broker has acknowledged. The
-cursor needs no fsync of its own (losing it only repeats rows, and receivers drop repeats), so it rides with the
-next commit.
+The ledger is the outbox: delivery is the cursor `acked`, which moves only when the broker has acknowledged. It
+needs no fsync of its own, nor a write with each commit (agent/cursor.py).
 
 When a value was last *seen* lives in memory only: an agent that was just started has seen nothing yet.
 """
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from agent import aside, ledger, pruning
+from agent import aside
 from agent.carrying import carry
+from agent.cursor import AGE, Cursor
 from agent.datafolder import Folder
 from agent.errors import LedgerError, StoreCorrupt, StoreError, StoreFull
+from agent.ledger import Linked, chained
 from agent.model import Batch
-from agent.pruning import Cut, Size
+from agent.opening import TAIL as TAIL
+from agent.opening import check
+from agent.pruning import Cut, carry_out, told
 from agent.reading import KEPT as KEPT
 from agent.reading import Ahead as Ahead
 from agent.reading import Reader as Reader
 from agent.reading import border
+from agent.room import Room
 from agent.schema import SCHEMA as SCHEMA
-from agent.schema import connect, insert, remember, transaction
+from agent.schema import connect, insert, remember, transaction, write_again
 
 FILE = "store.db"
-TAIL = 64
-"""Rows whose chain is checked at every start: a start must not depend on the length of the ledger."""
 CHECKPOINT = "checkpoint"
 """The kind of row that signs what is before it (agent/checkpoints.py)."""
-Linked = tuple[int, bytes, bytes, str]
-"""seq, canonical bytes, hash and kind of a row."""
 CAP = 256 * 1024 * 1024
+T = TypeVar("T")
 
 
 class Store:
     """The one writer. `found` says how the file was found: "new", "good", or why the old one was set aside;
-    `carried` what became of its kept rows.
+    `carried` what became of its kept rows, `deleted` which older stores went for it.
 
-    cap   bytes that the file and its log may take (agent/pruning.py)
+    cap   bytes that the file and its log may take (agent/pruning.py); `room` keeps them below it
 
     on_commit(urgent) is called after each commit, outside the lock.
     """
@@ -56,12 +59,11 @@ class Store:
         self.path = folder / FILE
         self.terminal = terminal
         self.on_commit = on_commit
-        self.size = Size(cap)
         self._lock = threading.Lock()
         self.epoch, self.head, self.head_hash = "unknown", 0, b""
-        self._acked = self._acked_on_disk = 0
+        self._cursor = Cursor(0, 0)
         self._tried: tuple[int, bytes, int] = (0, b"", 0)
-        self._doubt = self.carried = ""
+        self._doubt = self.carried = self.deleted = ""
         self._ahead = Ahead()
         self._replaced: tuple[str, str] | None = None
         self._seen: dict[str, dict[str, int]] = {}
@@ -69,41 +71,55 @@ class Store:
         self.opened = 0
         self._db = sqlite3.connect(":memory:")  # until there is a file: a damaged one cannot even be opened
         self._folder = Folder(folder)
+        self.room = Room(self.path, self._folder, cap)
         self.found, self.previous = self._open()
 
     def reader(self) -> Reader:
         """A new read-only connection; each thread takes its own and renews it when `opened` changes."""
-        return Reader(self.path, lambda: self._ahead)
+        return Reader(self.path, lambda: self._ahead, self.opened)
 
-    def doubt(self, error: StoreCorrupt) -> None:
-        """A reader has met damage: the next commit says so, to the one who can set the file aside."""
-        self._doubt = str(error)
+    @contextmanager
+    def reading(self) -> Iterator[Reader]:
+        """A reader for a while; damage that it meets is doubted."""
+        opened = self.opened
+        try:
+            with closing(self.reader()) as reader:
+                yield reader
+        except StoreCorrupt as error:
+            self.doubt(error, opened)
+            raise
+
+    def doubt(self, error: StoreCorrupt, opened: int | None = None) -> None:
+        """Somebody has met damage: the next commit says so, to the one who can set the file aside. Void when it is
+        of a file that was `opened` before the present one: of a store that lies aside already."""
+        with self._lock:
+            if opened in (None, self.opened):
+                self._doubt = str(error)
+
+    def tip(self) -> tuple[str, int, bytes]:
+        """(epoch, seq, hash) of the last row as this process has written it, whatever the file says now."""
+        with self._lock:
+            return self.epoch, self.head, self.head_hash
 
     @property
     def warning(self) -> str:
         """What is wrong with the disk though commits still succeed, as a sentence; empty when nothing is."""
         return self._folder.warning
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: Batch, *, is_last: bool = True) -> None:
         """Make everything in the batch durable, or nothing. Raises StoreError (try again, after `mend`), StoreFull
-        or StoreCorrupt."""
+        or StoreCorrupt. is_last: nothing waits any more of what is held."""
         if self._doubt:
             raise StoreCorrupt(self._doubt)
         if not self._folder.has(self.path):
             raise StoreError(f"{self.path} was deleted or exchanged under the agent: it is written again")
         with self._lock:
             if self.warning:
-                self._look()
-            rows = self._chain(batch.rows)
-            try:
-                cut = self._write(batch, rows)
-            except StoreFull:
-                self._make_room()
-                cut = self._write(batch, rows)
-            if cut:
-                with suppress(StoreError), border(self.path):
-                    self.size.shrink(self._db)
-            self._ahead = Ahead()
+                self.room.look(self._db)
+            self._with_room(partial(self._write, batch))
+            self.room.shrink(self._db)
+            if is_last:
+                self._ahead = Ahead()
             self._touch(batch)
         self.on_commit(batch.urgent)
 
@@ -128,33 +144,38 @@ class Store:
             if not self._folder.has(self.path):
                 self._folder.make()
                 if self._folder.part(self.path) or not self._is_ours():
-                    self._write_again()
+                    if self.path.exists():
+                        aside.put(self.path, "unknown", 0, 0)
+                    write_again(self._db, self.path)
             old = self._db
-            self._connect()
+            self._with_reserve(self._connect)
             with suppress(sqlite3.Error):
                 old.close()
             return self._go_on()
 
     def forget_all(self) -> None:
         """Mark every point unknown: nothing was seen while the agent did not run."""
-        with self._lock, border(self.path), transaction(self._db) as db:
-            db.execute("UPDATE points SET known = 0")
+        with self._lock:
+            self._with_room(self._forget)
 
     @property
     def acked(self) -> int:
         """The last row that the broker has acknowledged, with all before it."""
-        return self._acked
+        return self._cursor.at
 
     def settle(self, epoch: str, seq: int) -> None:
         """The broker has acknowledged all rows up to `seq` of `epoch`; of an epoch that is over this is void."""
         with self._lock:
             if epoch == self.epoch:
-                self._acked = max(self._acked, min(seq, self.head))
+                self._cursor.at = max(self._cursor.at, min(seq, self.head))
 
-    def flush(self) -> None:
-        """Write the cursor, if it has moved since the last commit, and look at the disk."""
-        self._look()
-        if self._acked != self._acked_on_disk:
+    def flush(self, age: float = AGE) -> None:
+        """Look at the disk and at the file, and write the cursor if that was `age` seconds ago and it has moved.
+        Raises what a commit would."""
+        with self._lock:
+            self.room.look(self._db)
+        is_whole = self._folder.has(self.path) and not self._doubt
+        if not is_whole or self.room.is_passed or self._cursor.due(age):
             self.commit(Batch())
 
     def saw(self, device: str, points: Mapping[str, int]) -> None:
@@ -171,10 +192,14 @@ class Store:
         """A number that grows with each commit that touches the device."""
         return self._revision.get(device, 0)
 
+    def fate(self) -> dict[str, str]:
+        """What became of what was there before this store, for its first row."""
+        return {key: told for key in ("carried", "deleted") if (told := getattr(self, key))}
+
     def close(self) -> None:
         """Write the cursor and close the file."""
         try:
-            self.flush()
+            self.flush(0)
         finally:
             self._db.close()
             self._folder.close()
@@ -183,84 +208,81 @@ class Store:
         """Put the damaged file out of the way, whole, as evidence, and go on with a new epoch."""
         with self._lock:
             self._doubt = why  # until there is a new one: half of a new file must take no commit of the old chain
-            self.found, self.previous = self._start_anew(why)
+            self.found, self.previous = self._with_reserve(partial(self._start_anew, why))
             self._doubt = ""
 
-    def _chain(self, rows: Iterable[ledger.Row], after: tuple[int, bytes] | None = None) -> list[Linked]:
-        """Rows as they follow the head, or another place of the chain."""
-        seq, digest = after or (self.head, self.head_hash)
-        linked = []
-        for row in rows:
-            seq += 1
-            body = ledger.canonical({**row, "seq": seq})
-            digest = ledger.link(digest, body)
-            linked.append((seq, body, digest, row["kind"]))
-        return linked
+    def _write(self, batch: Batch) -> None:
+        """What has to go for a batch, and then the batch."""
+        rows = chained(batch.rows, self.head, self.head_hash)
+        more, items = sum(len(row[1]) for row in rows), len(batch.points) + len(batch.raised) + len(batch.cleared)
+        for cut in self.room.cuts(self._db, more, items, self._cursor.at, may_drop=bool(rows)):
+            with border(self.path):
+                gap = chained(told(self._db, cut, batch.rows), self.head, self.head_hash)
+            self._put(gap, Batch(), max(self._cursor.at, cut.last), cut)
+        if rows and rows[0][0] != self.head + 1:
+            rows = chained(batch.rows, self.head, self.head_hash)
+        is_due = not batch or self._cursor.due()
+        self._put(rows, batch, self._cursor.at if is_due else self._cursor.on_disk)
 
-    def _write(self, batch: Batch, rows: list[Linked]) -> Cut | None:
-        """One transaction; returns what was pruned in it."""
-        more, has_rows = sum(len(body) for _, body, _, _ in rows), bool(rows)
-        with border(self.path):
-            self.size.empty_log(self._db, self.path, more)
-            cut = pruning.due(self._db, self.size, more, self._acked, may_drop=has_rows)
-        acked = self._acked
-        if cut:
-            acked = max(acked, cut.last)
-            rows = rows + self._chain(pruning.told(cut, batch.rows), (rows[-1][0], rows[-1][2]) if rows else None)
+    def _put(self, rows: list[Linked], batch: Batch, acked: int, cut: Cut | None = None) -> None:
+        """One transaction."""
         self._tried = (rows[-1][0], rows[-1][2], len(batch.rows)) if rows else (self.head, self.head_hash, 0)
         with border(self.path), transaction(self._db) as db:
             if cut:
-                pruning.carry_out(db, cut)
+                carry_out(db, cut)
             insert(db, [row[:3] for row in rows], batch)
-            db.executemany("INSERT INTO kept VALUES (?, ?, ?, '')", [row[:3] for row in rows if row[3] in KEPT])
-            if acked != self._acked_on_disk:
+            if kept := [row[:3] for row in rows if row[3] in KEPT]:
+                db.executemany("INSERT INTO kept VALUES (?, ?, ?, '')", kept)
+            if acked != self._cursor.on_disk:
                 remember(db, "acked", str(acked))
             for seq in [row[0] for row in rows if row[3] == CHECKPOINT][-1:]:
                 remember(db, "signed", str(seq))
         self.head, self.head_hash = self._tried[:2]
-        self._acked = self._acked_on_disk = acked
-        return cut
+        self._cursor.wrote(acked)
+
+    def _forget(self) -> None:
+        with border(self.path), transaction(self._db) as db:
+            db.execute("UPDATE points SET known = 0")
+
+    def _with_room(self, step: Callable[[], None]) -> None:
+        """Do it; when there was no room for it, once more, with what a full disk has in reserve."""
+        try:
+            step()
+        except StoreFull:
+            self.room.make(self._db)
+            step()
+
+    def _with_reserve(self, step: Callable[[], T]) -> T:
+        """The same for what is done while there is no store yet that could be held to its size."""
+        try:
+            return step()
+        except StoreFull:
+            self._folder.give_reserve()
+            return step()
 
     def _touch(self, batch: Batch) -> None:
         for device in {p.device for p in batch.points} | {f.device for f in (*batch.raised, *batch.cleared)}:
             self._revision[device] = self._revision.get(device, 0) + 1
 
-    def _make_room(self) -> None:
-        """The disk is full: what the agent holds in reserve is given up, and rows that the broker has make room."""
-        self._folder.give_reserve()
-        with border(self.path):
-            self.size = self.size.hold(self._db)
-            goal = pruning.used(self._db) * (pruning.SHARE - 1) // pruning.SHARE
-            if cut := pruning.plan(self._db, goal, self._acked, may_drop=False):
-                with transaction(self._db):
-                    pruning.carry_out(self._db, cut)
-
-    def _look(self) -> None:
-        """See how the disk is, and use it again when it is not full any more."""
-        self._folder.look()
-        if self.size.held and self._folder.has_reserve:
-            self.size = Size(self.size.cap)
-            with suppress(StoreError), border(self.path):
-                self.size.bound(self._db)
-
     def _open(self) -> tuple[str, str]:
-        is_new = not self.path.exists()
+        is_new, why = not self.path.exists(), f"{self.path} belongs to another terminal"
         aside.finish(self.path)
         try:
-            self._connect()
+            self._with_reserve(self._connect)
             if self._reader_checks():
                 name, old = aside.last(self.path)
                 if name and not self.head:
-                    self._carry(name, old)
+                    self._with_reserve(partial(self._carry, name, old))
                     return f"new after {name}, which was set aside", old
                 return ("new" if is_new else "good"), ""
         except (StoreCorrupt, LedgerError) as error:
-            return self._start_anew(str(error))
-        return self._start_anew(f"{self.path} belongs to another terminal")
+            why = str(error)
+        return self._with_reserve(partial(self._start_anew, why))
 
     def _connect(self) -> None:
         with border(self.path):
-            self._db = connect(self.path, self.terminal, self.size)
+            self._db = connect(self.path, self.terminal, self.room.size)
+        self.room.opened(self._db)
         self.opened += self._folder.opened(self.path)
 
     def _reader_checks(self) -> bool:
@@ -269,11 +291,11 @@ class Store:
         Raises StoreCorrupt or LedgerError.
         """
         with closing(self.reader()) as reader:
-            self.epoch = reader.epoch
+            self.epoch = reader.epoch or "unknown"
             self.head, self.head_hash = reader.head()
-            start = max(reader.anchor, self.head - TAIL)
-            ledger.verify(reader.rows(start, TAIL), reader.hash_at(start), start)
-            self._acked = self._acked_on_disk = int(reader.meta("acked") or 0)
+            check(reader, self.head)
+            acked = reader.number("acked")
+            self._cursor = Cursor(acked, acked)
             return reader.terminal == self.terminal
 
     def _is_ours(self) -> bool:
@@ -294,44 +316,29 @@ class Store:
         """Go on with the file; returns how many rows the commit that failed has left there."""
         with closing(self.reader()) as reader:
             epoch, (head, digest) = reader.epoch, reader.head()
-            acked = int(reader.meta("acked") or 0)
+            acked = reader.number("acked")
         if (epoch, head, digest) == (self.epoch, self.head, self.head_hash):
             return 0
         if (epoch, head, digest) == self._end_tried():
             self.head, self.head_hash = head, digest
-            self._acked, self._acked_on_disk = max(self._acked, acked), acked
+            self._cursor = Cursor(max(self._cursor.at, acked), acked)
             return self._tried[2]
         raise StoreCorrupt(
             f"{self.path} is not the chain that was written there: it ends with row {head} of {epoch}"
         )
 
-    def _write_again(self) -> None:
-        """Write what is still open to the disk again, under its name. Raises StoreError."""
-        if self.path.exists():
-            aside.put(self.path, "unknown", 0)
-        try:
-            with border(self.path), closing(sqlite3.connect(self.path)) as copy:
-                self._db.backup(copy)
-        except StoreError as error:
-            self.path.unlink(missing_ok=True)
-            if isinstance(error, StoreFull):
-                raise
-            raise StoreCorrupt(
-                f"{self.path} was deleted, and cannot be written again from memory: {error}"
-            ) from error
-
     def _start_anew(self, why: str) -> tuple[str, str]:
         self._db.close()
         if not self._replaced:
             old = f"{self.epoch}/{self.head}"
-            self._replaced = aside.put(self.path, self.epoch, self.head), old
+            self._replaced = aside.put(self.path, self.epoch, self.head, self._cursor.at), old
         # What failed from here on is gone on with the next time: the old store lies aside already.
         name, old = self._replaced
         self._connect()
         self._reader_checks()
         self._carry(name, old)
+        self.deleted = aside.bound(self.path, self.room.size.log)
         self._replaced = None
-        aside.bound(self.path, self.size.log)
         return f"{why}; it was set aside as {name}", old
 
     def _carry(self, name: str, old: str) -> None:

@@ -21,7 +21,7 @@ from agent.brokers import Brokers
 from agent.byteaccount import of_terminal
 from agent.config import Config
 from agent.connection import ReasonCode, refused
-from agent.errors import StoreCorrupt, StoreError, UplinkError, UplinkRefused
+from agent.errors import StoreError, UplinkError, UplinkRefused
 from agent.posting import Post
 from agent.publishing import Publishing, StateOf
 from agent.store import Reader, Store
@@ -137,17 +137,16 @@ class Uplink:
         self._accepted = None
         post = None
         try:
-            post = self._connected(session)
-            opened = self._store.opened
-            with closing(self._store.reader()) as reader:
-                publishing = self._publishing(post, reader, session)
-                self._serve(publishing, opened)
+            # The reader first: who cannot read the store is not connected to anything.
+            with self._store.reading() as reader:
+                post = self._connected(session)
+                with closing(self._publishing(post, reader, session)) as publishing:
+                    self._serve(publishing)
             if self._stop.is_set():
                 self._farewell(publishing)
                 post.close()
         except StoreError as error:
-            if isinstance(error, StoreCorrupt):
-                self._store.doubt(error)
+            self._say("down", str(error))
             return UplinkError(str(error))
         except UplinkError as error:
             self._say("down", str(error))
@@ -156,6 +155,7 @@ class Uplink:
             if post:
                 self._account.add(*post.used(), _wall(), time.monotonic())
                 post.cut()
+            self._news.clear()  # the next connection begins by reading the store
         return None
 
     def _connected(self, session: str) -> Post:
@@ -231,14 +231,14 @@ class Uplink:
             deque(first),
         )
 
-    def _serve(self, publishing: Publishing, opened: int) -> None:
-        """Publish until `stop` is set or a new connection is wanted: also when the store is not that of `opened`.
+    def _serve(self, publishing: Publishing) -> None:
+        """Publish until `stop` is set or a new connection is wanted: also when the store has another file by now.
         Raises UplinkError when this one is lost."""
         delivery, told = publishing.delivery, self._trouble()
         delivery.news(True, time.monotonic())
         while not self._stop.is_set():
             now = self.progress = time.monotonic()
-            if opened != self._store.opened or (delivery.quiet() and self._renewed()):
+            if publishing.reader.opened != self._store.opened or (delivery.quiet() and self._renewed()):
                 return
             if told != (told := self._trouble()):
                 publishing.first.append(("session", self._birth(publishing.session)))

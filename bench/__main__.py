@@ -22,7 +22,7 @@ import paho.mqtt.client as mqtt
 import psutil
 from paho.mqtt.enums import CallbackAPIVersion
 
-from bench import drain, fleet, line
+from bench import drain, fleet, line, neighbours, storing
 from hwsim.modbus import Modbus
 from tests.cooperative import cooperative
 from tests.whole import Site, wait
@@ -296,8 +296,10 @@ def main() -> int:
         (whole, 60.0, 5.0),
         (start, 9, 2),
         *drain.MEASURES,
+        *storing.MEASURES,
         *line.MEASURES,
         *fleet.MEASURES,
+        *neighbours.MEASURES,
     )
     names = [measure.__name__ for measure, _, _ in measures]
     if unknown := set(chosen.only or ()) - set(names):

@@ -68,7 +68,7 @@ class Terminal:
         text = (
             f'[terminal]\norg = "coop"\nid = "T{number:05}"\ndata = "{number}"\n[broker]\nhost = "127.0.0.1"\n'
             f'port = {port}\nprotocol = "{chosen.protocol}"\nkeepalive = 300\n'
-            f"[uplink]\nretry = {chosen.retry}\nrefresh = 3600\n"
+            f"[uplink]\nlinger = 1\nretry = {chosen.retry}\nrefresh = 3600\n"
         )
         config = parse(text.encode(), folder)
         self.store = Store(config.terminal.data, config.terminal.id)

@@ -10,31 +10,27 @@ import select
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
-
-from agent import publishing
 from agent.config import Config, parse
 from agent.model import Heard, Reading
 from agent.posting import of_kernel
 from agent.service import Service
 from tests.authority import Authority
+from tests.unplugged import DEVICES, UNITS, lived
 from tests.uplinks import Mosquitto
 from tests.whole import wait
 
 Row = tuple[str, str, str, str]
 FASTER = 60
 """An hour is a minute."""
-DEVICES, UNITS = 6, 7
-"""42 values."""
-THIN = {"linger": 60.0, "refresh": 3600.0, "calm": 60.0, "keepalive": 300.0}
-SAVING = {"linger": 300.0, "refresh": 3600.0, "calm": 1800.0, "keepalive": 300.0}
-"""Seconds of the real day, before they are shortened."""
+DEFAULT: dict[str, float] = {}
+FREE = {"linger": 1.0, "refresh": 60.0, "keepalive": 60.0}
+"""Where a byte costs nothing: seconds of the real day, before they are shortened."""
+CHATTY = "linger = 1\nrefresh = 60\n"
 
 
 class Toll:
@@ -60,11 +56,18 @@ class Toll:
             both = {self.agent: there, there: self.agent}
             while True:
                 for side in select.select(list(both), [], [])[0]:
-                    data = side.recv(65536)
+                    data = _received(side)
                     if not data:
                         self.agent.close()
                         return
                     both[side].sendall(data)
+
+
+def _received(side: socket.socket) -> bytes:
+    try:
+        return side.recv(65536)
+    except ConnectionResetError:  # the agent cuts it when it stops
+        return b""
 
 
 def configured(folder: Path, authority: Authority, port: int, seconds: dict[str, float]) -> Config:
@@ -79,19 +82,20 @@ data = "data"
 [broker]
 host = "127.0.0.1"
 port = {port}
-keepalive = {round(seconds["keepalive"] / FASTER)}
 [broker.tls]
 ca = "{authority.ca}"
 certificate = "{authority.folder}/atm.pem"
 key = "{authority.folder}/atm.key"
-[uplink]
-linger = {seconds["linger"] / FASTER}
-refresh = {seconds["refresh"] / FASTER}
 [control]
 socket = "s"
 {tables}
 """
-    return parse(text.encode(), folder)
+    found = parse(text.encode(), folder)
+    assert found.broker
+    all_ = {"linger": found.uplink.linger, "refresh": found.uplink.refresh, "keepalive": found.broker.keepalive}
+    short = {name: value / FASTER for name, value in (all_ | seconds).items()}
+    broker = found.broker.model_copy(update={"keepalive": max(1, round(short.pop("keepalive")))})
+    return found.model_copy(update={"broker": broker, "uplink": found.uplink.model_copy(update=short)})
 
 
 def day(
@@ -105,9 +109,9 @@ def day(
     authority.sign("atm", "ATM-0001")
     broker = Mosquitto(folder / "broker", authority)
     toll = Toll(broker.port)
-    saved = tuple(seconds[name] / FASTER for name in ("linger", "refresh", "calm"))
-    publishing.spent = lambda *_: saved  # type: ignore[assignment]
     service = Service(configured(folder, authority, toll.port, seconds))
+    # The devices speak through `feed`: a port that is not there is a fault, and makes each state twice as large.
+    service._workers = [worker for worker in service._workers if not worker.name.startswith("link:")]
     thread = threading.Thread(target=service.run, daemon=True)
     chance = random.Random(3)
     counts = {(d, u): 0 for d in range(1, DEVICES + 1) for u in range(1, UNITS + 1)}
@@ -118,6 +122,7 @@ def day(
             said = tuple(
                 Reading(f"cassette.{unit}.{point}", counts[device, unit], now) for unit in range(1, UNITS + 1)
             )
+            said += (Reading("link.state", "up", now),)
             if point == "dispensed":  # a tally: what is read is added
                 counts.update({(device, unit): 0 for unit in range(1, UNITS + 1)})
             service._queue.put(Heard(f"dispenser{device}", said))
@@ -154,6 +159,37 @@ def day(
     }
 
 
+def budget(folder: Path, hours: float) -> list[Row]:
+    """What a monthly budget makes of a day, in virtual time, by the agent's own account (`line` shows that it is
+    the kernel's): the first day of a month, and the days after it."""
+    found = []
+    for number, (what, uplink, urgent) in enumerate(
+        (
+            ("not urgent, as it is by default", "", False),
+            ("not urgent, linger 1 s, refresh 60 s", CHATTY, False),
+            ("of cash, each at once", "", True),
+        )
+    ):
+        days = {}
+        for megabytes in (0, 15, 10):
+            more = f"{uplink}budget = {megabytes}\n"
+            days[megabytes] = lived(folder / f"{number}-{megabytes}", 2, more, urgent=urgent, hours=hours).days
+        shown = ", ".join(
+            f"{size} MB a month: {told[0] / 1e6:.2f} MB, then {told[-1] / 1e6:.2f}"
+            for size, told in days.items()
+            if size
+        )
+        found.append(
+            (
+                f"line, 2 changes/min {what}",
+                shown,
+                f"no budget: {days[0][0] / 1e6:.2f} MB",
+                f"{days[15][-1] / days[0][-1]:.2f} x",
+            )
+        )
+    return found
+
+
 def _own(service: Service) -> int:
     assert service._uplink
     return sum(service._uplink.traffic()["day"])
@@ -163,17 +199,18 @@ def line(folder: Path, hours: float) -> list[Row]:
     """Bytes of a day."""
     found = []
     cases = (
-        ("nothing changes", 0.0, THIN, "count"),
-        ("2 changes/min that are not urgent", 2.0, THIN, "count"),
-        ("the same, when the budget is near", 2.0, SAVING, "count"),
-        ("2 changes/min of cash, each at once", 2.0, SAVING, "dispensed"),
+        ("nothing changes", 0.0, DEFAULT, "count"),
+        ("2 changes/min that are not urgent", 2.0, DEFAULT, "count"),
+        ("2 changes/min of cash, each at once", 2.0, DEFAULT, "dispensed"),
+        ("nothing changes, where a byte costs nothing", 0.0, FREE, "count"),
+        ("2 changes/min, where a byte costs nothing", 2.0, FREE, "count"),
     )
     for number, (what, changes, seconds, point) in enumerate(cases):
         place = folder / str(number)
         place.mkdir()
         told = day(place, int(hours), changes, seconds, point)
         total = told["up"] + told["down"]
-        text = ", ".join(f"{name} {value:g} s" for name, value in seconds.items())
+        text = ", ".join(f"{name} {value:g} s" for name, value in seconds.items()) or "as it is by default"
         found.append(
             (
                 f"line, TLS, a day: {what}",
@@ -183,72 +220,6 @@ def line(folder: Path, hours: float) -> list[Row]:
             )
         )
     return found
-
-
-DISK = """
-import sys, time
-from pathlib import Path
-from agent.config import parse
-from agent.model import Heard, Reading
-from agent.service import Service
-import threading
-folder, events, gap = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-text = '[terminal]\\norg = "coop"\\nid = "ATM-0001"\\ndata = "data"\\n[control]\\nsocket = "s"\\n'
-text += '[devices.dispenser1]\\nkind = "dispenser"\\nport = "./none"\\n'
-service = Service(parse(text.encode(), folder))
-threading.Thread(target=service.run, daemon=True).start()
-def written():
-    lines = dict(l.split(": ") for l in Path("/proc/self/io").read_text().splitlines())
-    return int(lines["write_bytes"])
-def say(n):
-    service._queue.put(Heard("dispenser1", (Reading("cassette.1.count", n, time.monotonic()),)))
-for _ in range(10):
-    say(0); time.sleep(0.5)
-first, begun = written(), time.monotonic()
-head = service._store.head
-for n in range(1, events + 1):
-    say(n)
-    time.sleep(gap)
-print((written() - first) / max(1, service._store.head - head))
-"""
-
-
-def disk(folder: Path, events: float) -> list[Row]:
-    """Bytes that the agent's process has written for each change, one commit each, checkpoints of the log included;
-    beside bare SQLite with one row of the same size a commit."""
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        done = subprocess.run(
-            [sys.executable, "-c", DISK, name, str(int(events)), "0.02"], capture_output=True, text=True, check=True
-        )
-    mine = float(done.stdout)
-    bare = {size: _bare(folder, int(events), size) for size in (1, 4, 10)}
-    beside = ", ".join(f"{size} a commit {value / 1000:.1f} kB" for size, value in bare.items())
-    return [
-        (
-            "disk, a change, each durable at once",
-            f"{mine / 1000:.1f} kB",
-            f"bare SQLite (WAL, FULL) inserting a row: {beside}",
-            f"{mine / bare[1]:.2f} x",
-        )
-    ]
-
-
-def _bare(folder: Path, events: int, size: int) -> float:
-    import sqlite3
-
-    process = psutil.Process()
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        db = sqlite3.connect(Path(name) / "bare.db", isolation_level=None)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("CREATE TABLE ledger (seq INTEGER PRIMARY KEY, row BLOB NOT NULL, hash BLOB NOT NULL)")
-        before = process.io_counters().write_bytes
-        for _ in range(events // size):
-            db.execute("BEGIN IMMEDIATE")
-            db.executemany("INSERT INTO ledger (row, hash) VALUES (?, ?)", [(bytes(230), bytes(32))] * size)
-            db.execute("COMMIT")
-        db.close()
-        return (process.io_counters().write_bytes - before) / (events // size * size)
 
 
 GROW = """
@@ -315,6 +286,6 @@ def memory(folder: Path, hours: float) -> list[Row]:
 
 MEASURES: tuple[tuple[Callable[[Path, float], list[Row]], float, float], ...] = (
     (line, 2, 1),
-    (disk, 300, 50),
+    (budget, 72, 48),
     (memory, 24, 2),
 )

@@ -61,7 +61,8 @@ class Cooperative:
         for path in DEPLOYED.glob("*.toml"):
             text = path.read_text().replace("../../run/cooperative", str(self.folder))
             text = text.replace('host = "127.0.0.1"', f'host = "127.0.0.1"\nport = {self.port}')
-            text += "" if path.name == "fleet.toml" else "\n[uplink]\nretry = 0.5\nwait_for_reader = true\n"
+            if path.name != "fleet.toml":
+                text += "\n[uplink]\nretry = 0.5\nlinger = 1.0\nwait_for_reader = true\n"
             for number, free in ports.items():
                 text = text.replace(number, free)
             (self.folder / path.name).write_text(text)

@@ -50,8 +50,8 @@ class Terminal(Agent):
         return {self.key().id: self.key()}
 
 
-def audited(lines: Lines, keys: dict[str, PublicKey] | None = None) -> Audit:
-    audit = Audit(keys or {})
+def audited(lines: Lines, keys: dict[str, PublicKey] | None = None, *, unsigned: bool = False) -> Audit:
+    audit = Audit(keys or {}, unsigned)
     assert sum(audit.read(lines)) <= sum(map(len, lines))
     return audit
 

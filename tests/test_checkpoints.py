@@ -220,7 +220,8 @@ def test_a_chain_whose_beginning_was_pruned_is_proven_by_the_next_checkpoint(tmp
     with sqlite3.connect(path) as db:
         db.execute("DELETE FROM ledger WHERE seq <= ?", (ROWS,))
         db.executemany(
-            "INSERT OR REPLACE INTO meta VALUES (?, ?)", [("anchor_seq", str(ROWS)), ("anchor_hash", anchor.hex())]
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+            [("anchor_seq", str(ROWS)), ("anchor_hash", anchor.hex()), ("acked", str(ROWS))],
         )
     db.close()
     agent.start()

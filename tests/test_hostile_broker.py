@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from agent.config import Config
+from agent.store import Store
+from agent.uplink import NOBODY, Uplink
 from tests.hostile_broker import HostileBroker, Message, Session, hostile
-from tests.uplinks import Terminal, settings, terminal
-from tests.whole import wait
+from tests.uplinks import Terminal, no_device, settings, terminal
+from tests.whole import free_port, wait
 
 CONNECT_FIVE = (
     *(0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C),
@@ -101,6 +103,49 @@ def test_the_line_breaks_at_any_byte(tmp_path: Path, protocol: str) -> None:
         wait("an end of it", lambda: len(broker.sessions) > 20 or one.delivered())
         one.commit(ROWS)
         all_arrive(broker, one)
+
+
+def test_rows_that_nobody_is_subscribed_to_are_taken_back_though_the_next_are_made_ready(tmp_path: Path) -> None:
+    """The broker has nobody for the second message of a backlog; the rows after it were deflated already."""
+    told: list[Message] = []
+
+    def behave(session: Session, message: Message) -> None:
+        told.extend([message] if message.rows else [])
+        session.ack(message, NOBODY if len(told) == 2 and message.rows else 0)
+
+    with hostile(behave=behave) as broker:
+        with terminal(configured(tmp_path, broker, wait_for_reader=True), 6 * ROWS) as one:
+            all_arrive(broker, one)
+            assert any(thread.name.startswith("deflating") for thread in threading.enumerate())
+        assert not any(thread.name.startswith("deflating") for thread in threading.enumerate())
+        assert [message.rows[0][1] for message in told].count(told[1].rows[0][1]) == 2
+
+
+def test_who_cannot_read_the_store_does_not_say_that_all_is_well(tmp_path: Path) -> None:
+    with hostile() as broker, terminal(configured(tmp_path, broker), ROWS) as one:
+        wait("all", one.delivered)
+        away = one.store.path.with_name("away")
+        one.store.path.rename(away)
+        one.store.opened += 1  # as after another file was opened
+        one.uplink.poke(True)
+        wait("the end of the connection", lambda: one.uplink.status[0] == "down")
+        assert not one.uplink.connected
+        assert one.says("store.db cannot be used")
+        away.rename(one.store.path)
+        wait("the store again", lambda: one.uplink.connected)
+        one.commit(2)
+        wait("all", one.delivered)
+
+
+def test_who_cannot_read_the_store_goes_to_no_broker_and_gathers_no_news(tmp_path: Path) -> None:
+    config = settings(tmp_path, free_port())  # where nobody answers
+    store = Store(config.terminal.data, config.terminal.id)
+    uplink = Uplink(config, store, [], no_device, "boot", "test", threading.Event())
+    uplink.status = ("connected", "until now")
+    uplink.poke(True)
+    store.path.rename(store.path.with_name("away"))
+    assert "store.db cannot be used" in str(uplink._connection())
+    assert (uplink.status[0], list(uplink._news)) == ("down", [])
 
 
 def test_a_slow_broker_is_waited_for_and_its_window_is_kept(tmp_path: Path) -> None:

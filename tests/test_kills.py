@@ -24,7 +24,7 @@ def test_nothing_is_lost_or_doubled_however_often_the_agent_is_killed(tmp_path: 
 def test_what_was_accepted_before_there_ever_was_a_broker_arrives(tmp_path: Path) -> None:
     """No broker at the first boot, 20,000 rows are accepted, the agent is killed, a broker comes up."""
     with site(tmp_path, devices=PANEL, fleet=FLEET) as one:
-        config = one.configure(PANEL, "catch_up = 0")
+        config = one.configure(PANEL, "catch_up = 0\nlinger = 1.0")
         one.launch("agent", sys.executable, feeding.__file__, str(config), "20000")
         wait("20,000 rows", lambda: head(one) >= 20_000)
         one.end("agent", signal.SIGKILL)

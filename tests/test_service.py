@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import load
+from agent.schema import PAGE
 from agent.service import Service
 from tests.whole import Site, site, wait
 
@@ -35,6 +36,7 @@ def threads(name: str) -> list[threading.Thread]:
 @pytest.mark.parametrize("name", ["link:ups1", "core", "uplink"])
 def test_a_thread_that_dies_is_started_again_and_is_a_row(tmp_path: Path, name: str) -> None:
     with site(tmp_path, devices=UPS, fleet=FLEET) as terminal:
+        terminal.configure(UPS, "linger = 1.0\nrefresh = 1.0")  # a thread that waits dies when it wakes
         terminal.start("broker")
         wait("the broker", terminal.broker_answers)
         terminal.start("subscriber")
@@ -120,7 +122,7 @@ def test_damage_while_running_is_survived(tmp_path: Path) -> None:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         db.close()
         with (tmp_path / "data/store.db").open("r+b") as file:
-            file.seek(4096)
+            file.seek(PAGE)
             file.write(os.urandom(40_000))
         answer = terminal.ask(do="ledger", tail=100)
         assert "damaged" in answer.get("error", ""), answer

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from agent import ledger
+from agent.cursor import AGE, ROWS, Cursor
 from agent.errors import LedgerError, StoreCorrupt, StoreError
 from agent.model import Batch, Fault, StoredPoint
+from agent.schema import PAGE
 from agent.store import FILE, TAIL, Reader, Store
 
 
@@ -60,7 +62,7 @@ def test_the_chain_goes_on_over_a_restart(tmp_path: Path) -> None:
     assert ledger.verify(reader.rows(0, 1000), reader.hash_at(0))[0] == 153
 
 
-def test_the_cursor_moves_only_forward_and_rides_with_the_next_commit(tmp_path: Path) -> None:
+def test_the_cursor_moves_only_forward_and_is_written_at_a_planned_end(tmp_path: Path) -> None:
     store = Store(tmp_path, "T1")
     fill(store, 5)
     store.settle(store.epoch, 3)
@@ -69,10 +71,43 @@ def test_the_cursor_moves_only_forward_and_rides_with_the_next_commit(tmp_path: 
     assert store.acked == 5
     assert store.reader().meta("acked") == ""
     fill(store, 1)
-    assert store.reader().meta("acked") == "5"
+    store.flush()
+    assert store.reader().meta("acked") == "", "a few rows and seconds are not worth a write"
     store.settle(store.epoch, 6)
     store.close()
     assert Store(tmp_path, "T1").acked == 6
+
+
+def test_the_cursor_rides_with_a_commit_once_a_message_of_rows_would_be_repeated(tmp_path: Path) -> None:
+    store = Store(tmp_path, "T1")
+    fill(store, ROWS + 1)
+    store.settle(store.epoch, ROWS - 1)
+    fill(store, 1)
+    assert store.reader().meta("acked") == ""
+    store.settle(store.epoch, ROWS)
+    fill(store, 1)
+    assert store.reader().meta("acked") == f"{ROWS}"
+    store.settle(store.epoch, 2 * ROWS)
+    fill(store, 1)
+    assert store.reader().meta("acked") == f"{ROWS}"
+
+
+def test_a_cursor_that_moves_slowly_is_written_once_in_a_while() -> None:
+    now = 0.0
+    cursor = Cursor(0, 0, lambda: now)
+    assert not cursor.due(0), "it has not moved"
+    cursor.at = 1
+    now = AGE - 1
+    assert not cursor.due()
+    assert cursor.due(AGE - 1)
+    now = AGE
+    assert cursor.due()
+    cursor.wrote(1)
+    cursor.at = 2
+    now = 2 * AGE - 1
+    assert not cursor.due()
+    now = 2 * AGE
+    assert cursor.due()
 
 
 def test_nothing_is_known_after_a_restart(tmp_path: Path) -> None:
@@ -121,11 +156,10 @@ def test_damage_while_running_is_reported_as_damage(tmp_path: Path) -> None:
     fill(store, 300)
     store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with (tmp_path / FILE).open("r+b") as file:
-        file.seek(4096)
+        file.seek(PAGE)
         file.write(os.urandom(200_000))
-    with pytest.raises(StoreCorrupt) as met:
-        store.reader().rows(0, 1000)
-    store.doubt(met.value)
+    with pytest.raises(StoreCorrupt), store.reading() as reader:
+        reader.rows(0, 1000)
     with pytest.raises(StoreCorrupt):
         fill(store, 1)
     old = store.epoch
@@ -216,6 +250,25 @@ def test_what_was_accepted_is_there_after_kill_9(tmp_path: Path) -> None:
     rows = store.reader().rows(0, 1_000_000)
     assert len(rows) >= accepted + 1
     assert [json.loads(r)["n"] for _, r, _ in rows] == list(range(len(rows)))
+
+
+def test_who_moves_the_anchor_over_rows_does_not_hide_them_from_a_check(tmp_path: Path) -> None:
+    store = Store(tmp_path, "T1")
+    fill(store, 30)
+    reader = store.reader()
+    whole = list(reader.verify())[-1]
+    assert (whole["verified"], whole["from"], whole["head"]) == (30, 1, 30)
+    with sqlite3.connect(store.path) as db:
+        db.execute("UPDATE ledger SET row = '{}' WHERE seq < 20")
+        db.execute("INSERT INTO meta SELECT 'anchor_hash', lower(hex(hash)) FROM ledger WHERE seq = 20")
+        db.execute("INSERT INTO meta VALUES ('anchor_seq', '20')")
+    found = list(reader.verify())[-1]
+    assert (found["broken"], "said to begin after row 20" in found["why"]) == (1, True)
+    with sqlite3.connect(store.path) as db:
+        db.execute("DELETE FROM ledger WHERE seq <= 20")
+    db.close()
+    rest = list(reader.verify())[-1]
+    assert (rest["verified"], rest["from"]) == (10, 21), "it is said what was computed"
 
 
 TOLD: dict[str, object] = {"at": 1, "up": 1, "boot": "b", "kind": "ceremony", "event": "opened", "order": "KO-1"}

@@ -11,12 +11,13 @@ import pytest
 from agent import messages
 from agent.byteaccount import DAYS, KEEP_BYTES, ByteAccount, spent
 from agent.config import Config, parse
-from agent.delivery import Delivery
+from agent.delivery import AGAIN, Delivery
 from agent.errors import ConfigError
 from agent.posting import OVERHEAD, of_kernel, of_tcp_info
 from hwsim.subscriber import DEFLATED, opened
 from tests.hostile_broker import HostileBroker, Message, Session, hostile
 from tests.test_docs import validator
+from tests.unplugged import lived
 from tests.uplinks import settings, terminal
 from tests.whole import wait
 
@@ -108,6 +109,16 @@ def test_the_brokers_largest_packet_and_smallest_window_are_kept(tmp_path: Path)
         assert len(broker.sessions) == 1
 
 
+def test_a_day_that_is_not_yet_does_not_end_the_account(tmp_path: Path) -> None:
+    """The clock was a year ahead, and its day was told."""
+    account = ByteAccount(tmp_path / "traffic.json")
+    account.add(7, 7, NOON, 0.0)
+    account.told = account.day(NOON + 365 * 86_400_000)
+    assert account.untold(NOON + 86_400_000) == account.day(NOON)
+    account.told = account.day(NOON)
+    assert account.untold(NOON + 86_400_000) == ""
+
+
 def test_the_kernel_tells_what_a_connection_has_carried() -> None:
     server = socket.create_server(("127.0.0.1", 0))
     with server, socket.create_connection(server.getsockname()) as client, server.accept()[0] as other:
@@ -179,31 +190,64 @@ def test_near_the_budget_less_is_spent_and_the_next_month_begins_fresh(tmp_path:
 
 
 def test_what_is_spent_less_never_touches_what_is_urgent() -> None:
-    assert spent("no", 1.0, 60.0) == (1.0, 60.0, 1.0)
-    assert spent("refresh", 1.0, 60.0) == (1.0, 600.0, 1.0)
-    assert spent("rows", 1.0, 60.0) == (300.0, 3600.0, 1800.0)
-    assert spent("refresh", 1.0, 3600.0) == (1.0, 3600.0, 1.0), "it is never more often than configured"
+    assert spent("no", 1.0, 60.0) == (1.0, 60.0, 6.0)
+    assert spent("refresh", 1.0, 60.0) == (1.0, 600.0, 6.0)
+    assert spent("rows", 1.0, 60.0) == spent("rows", 300.0, 3600.0) == (900.0, 3600.0, 3600.0)
+    assert spent("refresh", 1.0, 3600.0) == (1.0, 3600.0, 6.0), "it is never more often than configured"
     delivery = Delivery(acked=0, linger=1.0)
     delivery.published("a", 1, 0.0)
     delivery.idle(0.0)
     delivery.spare(*spent("rows", 1.0, 60.0))
     delivery.news(False, 10.0)
-    assert not delivery.rows_due(309.0)
-    assert delivery.rows_due(310.0)
-    assert delivery.stale_states([("a", 1)], 310.0) == [], "an unchanged state is not told again"
-    assert delivery.stale_states([("a", 2)], 310.0) == [], "nor one whose change was told by its row"
-    assert delivery.deadline() == 310.0
-    delivery.idle(310.0)
-    assert delivery.deadline() == 1810.0
-    assert delivery.stale_states([("a", 2)], 1810.0) == ["a"]
-    delivery.published("a", 2, 1810.0)
-    delivery.news(False, 1810.5)
-    delivery.told(1811.0)
-    assert delivery.deadline() == 2110.5, "rows that wait do not make it look again all the time"
-    delivery.news(True, 1820.0)
-    assert delivery.rows_due(1820.0), "a fault goes at once"
-    assert delivery.stale_states([("a", 3)], 1820.0) == [], "the state was told ten seconds ago"
-    assert delivery.stale_states([("a", 3)], 1870.0) == ["a"], "and is told again within a minute"
+    assert not delivery.rows_due(909.0)
+    assert delivery.rows_due(910.0)
+    assert delivery.stale_states([("a", 1)], 910.0) == [], "an unchanged state is not told again"
+    assert delivery.stale_states([("a", 2)], 910.0) == [], "nor one whose change was told by its row"
+    assert delivery.deadline() == 910.0
+    delivery.idle(910.0)
+    assert delivery.deadline() == 3600.0
+    assert delivery.stale_states([("a", 2)], 3610.0) == ["a"]
+    delivery.published("a", 2, 3610.0)
+    delivery.news(False, 3610.5)
+    delivery.told(3611.0)
+    assert delivery.deadline() == 4510.5, "rows that wait do not make it look again all the time"
+    delivery.news(True, 3615.0)
+    assert delivery.rows_due(3615.0), "a fault goes at once"
+    assert delivery.stale_states([("a", 3)], 3615.0) == [], "the state was told five seconds ago"
+    assert delivery.stale_states([("a", 3)], 3620.0) == ["a"], "and is told again ten seconds after that"
+
+
+def test_a_day_costs_little_as_it_is_configured_and_the_centre_learns_soon_what_matters(tmp_path: Path) -> None:
+    """The aims of the line: 0.3 MB when nothing changes, 0.5 MB at two changes a minute; and what is saved is never
+    the truth about a fault, a door, cash, or a terminal that is gone."""
+    quiet = lived(tmp_path / "quiet", 0, hours=6)
+    assert quiet.spent < 300_000
+    busy = lived(tmp_path / "busy", 2, hours=6)
+    assert busy.spent < 500_000
+    assert busy.rows_late <= 300, "five minutes for what is not urgent"
+    assert busy.states_late <= 1800
+    urgent = lived(tmp_path / "urgent", 2, urgent=True, hours=1)
+    assert urgent.rows_late == 0
+    assert urgent.states_late <= AGAIN <= 10
+    found = parse(b'[terminal]\norg = "a"\nid = "b"\ndata = "d"\n[broker]\nhost = "127.0.0.1"\n', tmp_path)
+    assert found.broker
+    assert 1.5 * found.broker.keepalive <= 300, "five minutes until the broker says that a terminal is lost"
+
+
+def test_a_budget_holds_from_the_first_day_except_for_what_is_urgent(tmp_path: Path) -> None:
+    """15 MB a month are 0.48 MB a day. The first day may already have cost more when the saving begins."""
+    chatty = "linger = 1\nrefresh = 60\n"
+    free = lived(tmp_path / "free", 2, chatty, hours=1)
+    assert free.spent > 5_000_000, "without a budget, that is what it costs"
+    first, second = lived(tmp_path / "chatty", 2, chatty + "budget = 15\n", hours=48).days
+    assert first < 1_000_000
+    assert second < 15_000_000 / 31 * 1.05
+    tight = lived(tmp_path / "tight", 2, "budget = 10\n")
+    assert tight.spent < 1.3 * 10_000_000 / 31, "the defaults do not need much saving"
+    urgent = lived(tmp_path / "urgent", 2, "budget = 1\n", urgent=True, hours=2)
+    assert urgent.spent > 1_000_000 / 31
+    assert urgent.rows_late == 0
+    assert urgent.states_late <= AGAIN
 
 
 def test_yesterdays_account_is_published_once_and_stays(tmp_path: Path) -> None:

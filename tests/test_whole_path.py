@@ -115,7 +115,8 @@ def test_what_nobody_sees_is_unknown_everywhere_with_one_fault_and_returns_witho
     wait("the return", lambda: len(running.rows("known", device="printer1")) == 2)
     assert running.shown("printer1", "paper.receipt") == "full"
     mine = [r for r in running.rows()[before:] if r.get("device") == "printer1"]
-    assert len(mine) <= 6, [r["kind"] for r in mine]
+    most = 7 if how == "stop the simulator" else 6  # its port may be unusable before it is missing
+    assert len(mine) <= most, [r["kind"] for r in mine]
 
 
 def test_after_a_broker_outage_the_present_state_comes_first_and_then_every_row(running: Site) -> None:

@@ -101,7 +101,7 @@ class Terminal:
     def __init__(self, config: Config, rows: int = 3) -> None:
         self.store = Store(config.terminal.data, config.terminal.id)
         self.stop = threading.Event()
-        self.uplink = Uplink(config, self.store, [], _no_device, "boot", "test", self.stop)
+        self.uplink = Uplink(config, self.store, [], no_device, "boot", "test", self.stop)
         self.store.on_commit = self.uplink.poke
         self.commit(rows)
         self._thread = threading.Thread(target=self.uplink.run, daemon=True)
@@ -160,5 +160,5 @@ def centre(broker: Mosquitto, authority: Authority) -> Iterator[list[tuple[str, 
         client.loop_stop()
 
 
-def _no_device(*_: object) -> DeviceState:
+def no_device(*_: object) -> DeviceState:
     raise AssertionError("there is no device")

@@ -78,8 +78,8 @@ class Site:
         )
         self.configure(devices)
 
-    def configure(self, devices: str = DEVICES, uplink: str = "") -> Path:
-        """Write the agent's configuration."""
+    def configure(self, devices: str = DEVICES, uplink: str = "linger = 1.0") -> Path:
+        """Write the agent's configuration. What is not urgent comes soon, not after minutes."""
         path = self.folder / "terminal.toml"
         path.write_text(
             f'[terminal]\norg = "coop"\nid = "ATM-0001"\ndata = "data"\n'

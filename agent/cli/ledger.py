@@ -67,6 +67,9 @@ def verify(
             "--key", metavar="PEM", readable=False, help="The agent's public key: see `tillwire ledger key`."
         ),
     ] = None,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Of exports made with --offline: nobody has signed their ends.")
+    ] = False,
     offline: Offline = False,
     store: StoreFile = None,
     as_json: Json = False,
@@ -79,7 +82,7 @@ def verify(
     With FILE: exports are checked, without any agent, against its public key; each thing that is wrong is named.
     """
     if files:
-        raise typer.Exit(ledgerfile.check(files, key or [], as_json))
+        raise typer.Exit(ledgerfile.check(files, key or [], as_json, unsigned=unsigned))
     answers: Iterable[Facts]
     if offline or store:
         from agent import diagnose
@@ -158,6 +161,12 @@ def _verdict(result: Facts) -> "RenderableType":
             "bold red",
         )
     return cell(
-        f"good: {result['verified']} rows, each fits its hash\nepoch {result['epoch']}, head {result['head']},"
-        f" hash {result['hash']}"
+        f"good: {result['verified']} rows were computed, and each fits its hash\n{_begin(result)}\n"
+        f"epoch {result['epoch']}, head {result['head']}, hash {result['hash']}"
     )
+
+
+def _begin(result: Facts) -> str:
+    if (first := result["from"]) == 1:
+        return "the chain begins with row 1"
+    return f"the chain begins after row {first - 1}: what was before it is said to be pruned, and was not computed"

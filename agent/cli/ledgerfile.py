@@ -80,14 +80,14 @@ def key(as_json: Json = False, socket: Socket = None, config: ConfigFile = None)
     printing.line(found if as_json else found["public_key"].rstrip("\n"))
 
 
-def check(files: Sequence[Path], keys: Sequence[Path], as_json: bool) -> int:
+def check(files: Sequence[Path], keys: Sequence[Path], as_json: bool, *, unsigned: bool = False) -> int:
     """Check exports, oldest first; returns the exit code: 0 good, 1 broken."""
     from agent.audit import Audit, parted
 
     known = {found.id: found for found in map(_key, keys)}
     audits: list[Audit] = []
     for path in files:
-        audit = Audit(known)
+        audit = Audit(known, unsigned)
         _read(path, audit)
         if audits and audit.head and audits[-1].head and (why := parted(audits[-1], audit)):
             audit.findings.insert(0, why)
@@ -95,7 +95,7 @@ def check(files: Sequence[Path], keys: Sequence[Path], as_json: bool) -> int:
     good = not any(audit.findings for audit in audits)
     facts = {
         "good": good,
-        "proven": good and bool(known),
+        "proven": good and all(audit.covered == audit.last for audit in audits),
         "files": [_facts(*one) for one in zip(files, audits, strict=True)],
     }
     printing.show(facts, _verdict, as_json)
@@ -209,7 +209,7 @@ def _verdict(facts: Facts) -> "RenderableType":
             lines.append(cell(f"good: {one['file']}: {one['rows']} rows, {one['from']} to {one['to']}{signed}"))
             lines.append(cell(f"  terminal {one['terminal']}, epoch {one['epoch']}, hash {one['hash']}"))
         lines += [cell(f"  note: {note}", "yellow") for note in one["notes"]]
-    if facts["good"] and not facts["proven"]:
+    if facts["good"] and not any(one["covered"] for one in facts["files"]):
         text = (
             "Without --key only the chain was followed. That proves that the rows fit one another, and not who"
             " wrote them: whoever has the file can change a row and make every hash anew."
