@@ -6,13 +6,13 @@ two guesses gains nothing. A first password, given by somebody else, must be cha
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import RLock
 
+from agent import durable
 from agent.crypto.passwords import fits, hashed
 from agent.errors import ControlError
 
@@ -147,17 +147,8 @@ class Accounts:
     def _write(self, people: dict[str, Account]) -> None:
         """Whole or not at all, and durable before anything that follows from it, also in memory: what could not be
         written and was refused must not come to be with the next write."""
-        part = self._path.with_suffix(".part")
         try:
-            handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump([asdict(person) for person in people.values()], file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+            durable.write(self._path, json.dumps([asdict(person) for person in people.values()]).encode())
         except OSError as error:
             raise ControlError(f"{self._path} cannot be written ({error.strerror}): check the disk") from error
         self._read = people

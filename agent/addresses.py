@@ -1,6 +1,7 @@
 """This file knows which addresses a port can have: serial lines, servers and websockets have their own."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,7 +28,8 @@ def check_port(where: str, kind: str, port: str, baud: int | None, tls: bool) ->
 
     Raises ConfigError with the key, what is wrong, and what would be right.
     """
-    scheme, mark, rest = port.partition("://")
+    shown = without_login(port)  # sentences go into the ledger and to the centre
+    scheme, mark, rest = shown.partition("://")
     medium = driver_class(kind).line.medium
     try:
         host = urlsplit(port).hostname if mark else ""
@@ -35,11 +37,11 @@ def check_port(where: str, kind: str, port: str, baud: int | None, tls: bool) ->
     except ValueError:
         valid = False
     if not valid:
-        raise ConfigError(f"{where}.port: {port} is no address; write {ADDRESSES[medium]}")
+        raise ConfigError(f"{where}.port: {shown} is no address; write {ADDRESSES[medium]}")
     if mark and scheme not in SCHEMES[medium]:
-        raise ConfigError(f"{where}.port: {port} cannot be the port of a {kind}; write {ADDRESSES[medium]}")
+        raise ConfigError(f"{where}.port: {shown} cannot be the port of a {kind}; write {ADDRESSES[medium]}")
     if not mark and medium != "serial":
-        raise ConfigError(f"{where}.port: {port} is no address of a {kind}; write {ADDRESSES[medium]}")
+        raise ConfigError(f"{where}.port: {shown} is no address of a {kind}; write {ADDRESSES[medium]}")
     if baud is not None and medium != "serial":
         raise ConfigError(f"{where}.baud: a {kind} is on no serial line; leave it out")
     if scheme == "ws" and not is_loopback(host or ""):
@@ -49,7 +51,7 @@ def check_port(where: str, kind: str, port: str, baud: int | None, tls: bool) ->
     if scheme == "wss" and not tls:
         raise ConfigError(f"{where}.tls is missing: add [{where}.tls] with ca = the authority of {rest}")
     if scheme != "wss" and tls:
-        raise ConfigError(f"{where}.tls: {port} does not use TLS; write wss:// or leave the table out")
+        raise ConfigError(f"{where}.tls: {shown} does not use TLS; write wss:// or leave the table out")
 
 
 def broker_table(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,8 +76,20 @@ def broker_address(text: str, usual: int) -> tuple[str, int]:
     except ValueError:
         host, port = None, 0
     if not host or port == 0 or parts.netloc != text or "@" in text or text.endswith(":"):
-        raise ValueError(f"{text!r} is no broker; write HOST, HOST:PORT or [IPv6 address]:PORT")
+        shown = text.rpartition("@")[2]
+        raise ValueError(f"{shown!r} is no broker; write HOST, HOST:PORT or [IPv6 address]:PORT")
     return host, usual if port is None else port
+
+
+def without_login(port: str) -> str:
+    """A port without the user name and the password that a URL may hold."""
+    scheme, mark, rest = port.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if mark else port
+
+
+def without_logins(sentence: str) -> str:
+    """A sentence that may repeat what somebody wrote, without what stands before an @ there."""
+    return re.sub(r"(\w+://)?[^\s'\"]*@", r"\1", sentence)
 
 
 def is_loopback(host: str) -> bool:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from agent import durable
 from agent.errors import StoreError, StoreFull
 
 BESIDE = ("-wal", "-shm", "-journal")
@@ -38,15 +39,7 @@ def make_folder(folder: Path) -> None:
             # One that is there is synced too: who made it may have been killed before that. One that may not be
             # read was not made by the agent.
             with suppress(PermissionError):
-                _sync(one.parent)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+                durable.sync(one.parent)
 
 
 def put(path: Path, epoch: str, head: int, acked: int) -> str:
@@ -142,8 +135,8 @@ def _undelivered(aside: Path) -> int:
 def _put_rest(path: Path, aside: Path, ends: tuple[str, ...] = BESIDE) -> None:
     """SQLite's files after the store's own, and never before: without its log an old store looks like a whole one
     that ends earlier, and its numbers would be given away twice."""
-    _sync(path.parent)
+    durable.sync(path.parent)
     for end in ends:
         with suppress(FileNotFoundError):
             path.with_name(path.name + end).rename(aside.with_name(aside.name + end))
-    _sync(path.parent)
+    durable.sync(path.parent)

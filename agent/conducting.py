@@ -15,10 +15,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from agent.calling import PATIENCE, call
 from agent.crypto import steps
 from agent.crypto.asking import ENDED, QUIET, WAITING
 from agent.crypto.ceremony import Ceremony
@@ -27,7 +27,7 @@ from agent.crypto.orders import Order, Site
 from agent.crypto.phrases import CAUSES, STEPS
 from agent.crypto.secret import wipe
 from agent.crypto.steps import Action, Answer, Ask, Event, Record, State, Tell, row
-from agent.errors import ControlError, StoreError, TillwireError
+from agent.errors import ControlError, StoreError
 from agent.keyguard import KeyGuard
 from agent.keytable import Keys
 from agent.model import Heard, Note, Operation, Outcome
@@ -54,6 +54,7 @@ class Conducting:
     perform  asks the EPP at once
     counters the SHA-256 (hex) of the cash counters as they stand
     version  of this software
+    tried    that a push is being tried, which may take the EPP's line, as a sentence; empty when none is
     """
 
     def __init__(
@@ -66,8 +67,9 @@ class Conducting:
         counters: Callable[[], str],
         stop: threading.Event,
         version: str = "",
+        tried: Callable[[], str] = str,
     ) -> None:
-        self.table, self._terminal, self._version = table, terminal, version
+        self.table, self._terminal, self._version, self._tried = table, terminal, version, tried
         self._put, self._perform, self._counters, self._stop = put, perform, counters, stop
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._watched = Watched(table.epp, table.conditions)
@@ -94,27 +96,14 @@ class Conducting:
         rest = tuple(item for item in heard.items if not (isinstance(item, Outcome) and self.guard.asked(item)))
         return replace(heard, items=rest)
 
-    def call(self, what: Callable[[], T], patience: float = 30.0) -> T:
+    def call(self, what: Callable[[], T], patience: float = PATIENCE) -> T:
         """Have something done in this object's thread; its result or its exception."""
-        future: Future[T] = Future()
-
-        def task() -> None:
-            if not future.set_running_or_notify_cancel():
-                return  # who asked was told that nothing came of it
-            try:
-                future.set_result(what())
-            except TillwireError as error:
-                future.set_exception(error)
-            except BaseException:
-                future.set_exception(ControlError("the agent met a bug of its own: see `journalctl -u tillwire`"))
-                raise
-
-        self._inbox.put(task)
-        try:
-            return future.result(patience)
-        except TimeoutError:
-            future.cancel()
-            raise ControlError("the conductor of key ceremonies does not answer: see `tillwire diagnose`") from None
+        return call(
+            self._inbox.put,
+            what,
+            "the conductor of key ceremonies does not answer: see `tillwire diagnose`",
+            patience,
+        )
 
     def withdrawn(self, operation: Operation) -> bool:
         """Whether a ceremony has given up a question that waited for its row: asked late, it would build the slot
@@ -182,6 +171,8 @@ class Conducting:
             # Not begun: an order that was opened is used up.
             if trouble := self._watched.trouble(time.monotonic()):
                 raise ControlError(f"no ceremony can begin: {CAUSES[trouble].en}", 1)
+            if tried := self._tried():
+                raise ControlError(f"no ceremony can begin: {tried}; wait for its end, or take it back", 1)
             if self.ceremony.state is State.RECEIPT:
                 self.handle(steps.ReceiptMade(""))
             self.guard.give_way()

@@ -1,8 +1,8 @@
 """This file knows the configuration: TOML -> validated frozen Config, or ConfigError naming the bad key.
 
-Paths in the file are relative to the file. The keys of a device's table that are not listed in `Device` are the
-options of its driver (agent/drivers/<kind>.py, class Options). A device has a kind and a port of its own, or names
-the line that it shares with others:
+What keys there are says agent/tables.py. Paths in the file are relative to the file. The keys of a device's table
+that are not listed in `Device` are the options of its driver (agent/drivers/<kind>.py, class Options). A device has
+a kind and a port of its own, or names the line that it shares with others:
 
     [devices.ups1]                    [lines.rs485]              [devices.panel1]
     kind = "ups"                      kind = "modbus"            line = "rs485"
@@ -12,132 +12,32 @@ the line that it shares with others:
 import hashlib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from agent.addresses import broker_address, broker_table, check_port, is_loopback
-from agent.drivers import DRIVERS, SHARED, Access
+from agent.addresses import check_port, is_loopback, without_login, without_logins
+from agent.drivers import DRIVERS, SHARED
 from agent.errors import ConfigError
-from agent.keytable import Keys
 from agent.mistakes import one_of, sentence
+from agent.pasted import REFUSED, like_a_key
+from agent.tables import LOCAL as LOCAL
+from agent.tables import Broker as Broker
+from agent.tables import Config as Config
+from agent.tables import Device as Device
+from agent.tables import Line as Line
+from agent.tables import Name as Name
+from agent.tables import Push as Push
+from agent.tables import Terminal as Terminal
+from agent.tables import Tls as Tls
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""A name that may stand in an MQTT topic and in a file name."""
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Terminal(_Table):
-    """Who this terminal is, and where it keeps what must survive. `data` is a folder that only the agent writes,
-    `disk` the MiB that its store may take; `utc_offset`: minutes that its calendar is ahead of UTC."""
-
-    org: Name
-    id: Name
-    data: Path
-    disk: Annotated[int, Field(ge=16)] = 256
-    utc_offset: Annotated[int, Field(ge=-720, le=840)] = 480
-
-
-class Tls(_Table):
-    """`ca` verifies the broker and is never optional; certificate and key are this terminal's identity. With `crl`
-    (a file of the authority) the broker's certificate must also not be revoked, and the list be in date."""
-
-    ca: Path
-    certificate: Path | None = None
-    key: Path | None = None
-    crl: Path | None = None
-
-
-class Broker(_Table):
-    """The MQTT broker: `host` and `port`, or `hosts` = ["HOST:PORT", …] for several that stand for one another.
-    Without `tls` only brokers on this machine are allowed. A lost terminal is missed after 1.5 `keepalive`."""
-
-    host: str = ""
-    hosts: Annotated[tuple[str, ...], Field(max_length=16)] = ()
-    port: Annotated[int, Field(ge=1, le=65535)] = 1883
-    protocol: Literal["5", "3.1.1"] = "5"
-    keepalive: Annotated[int, Field(ge=5, le=3600)] = 180
-    tls: Tls | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _usual_port(cls, table: Any) -> Any:
-        return broker_table(table) if isinstance(table, dict) else table
-
-    @property
-    def addresses(self) -> tuple[tuple[str, int], ...]:
-        """(host, port) of every broker, in the order of preference."""
-        return tuple(broker_address(text, self.port) for text in self.hosts) or ((self.host, self.port),)
-
-
-class Uplink(_Table):
-    """How delivery spends the line. `linger`: seconds that rows wait for company which are not urgent, and a state
-    that only they have changed six times as long; `catch_up`: rows a second after an outage, 0 for no limit;
-    `refresh`: seconds after which unchanged state is published again with newer times; `retry`: the longest
-    wait in seconds before the next attempt to connect; `refused`: the same for a broker that refuses what only
-    people can mend; `wait_for_reader`: a PUBACK that says that nobody is subscribed does not count as delivered
-    (MQTT 5 only; leave it off where a broker's own rules take the rows); `budget`: MB a month, 0 for no limit."""
-
-    linger: Annotated[float, Field(ge=0, le=3600)] = 300.0
-    catch_up: Annotated[int, Field(ge=0)] = 5000
-    refresh: Annotated[float, Field(ge=1, le=3600)] = 3600.0
-    retry: Annotated[float, Field(ge=0.1, le=3600)] = 60.0
-    refused: Annotated[float, Field(ge=0.1, le=86400)] = 900.0
-    wait_for_reader: bool = False
-    budget: Annotated[float, Field(ge=0)] = 0.0
-
-
-class Control(_Table):
-    """The local socket of the technician's command line."""
-
-    socket: Path = Path("/run/tillwire/control.sock")
-
-
-class Device(_Table):
-    """One device. `options` is the driver's own Options object; `line` the name of the line that it shares with
-    others, or empty."""
-
-    name: Name
-    kind: str
-    port: Annotated[str, Field(min_length=1)]
-    access: Access = "own"
-    baud: Annotated[int, Field(ge=50, le=4_000_000)] | None = None
-    line: str = ""
-    options: Any = None
-
-
-class Line(_Table):
-    """A line that several devices share. `options` is the driver's own LineOptions object; `tls` is for wss://."""
-
-    name: Name
-    kind: str
-    port: Annotated[str, Field(min_length=1)]
-    baud: Annotated[int, Field(ge=50, le=4_000_000)] | None = None
-    tls: Tls | None = None
-    options: Any = None
-
-
-class Config(_Table):
-    """A whole terminal. `digest` is the SHA-256 of the file, in hex: what `session` says is running."""
-
-    terminal: Terminal
-    broker: Broker | None = None
-    uplink: Uplink = Uplink()
-    control: Control = Control()
-    keys: Keys | None = None
-    lines: Mapping[str, Line] = {}
-    devices: Mapping[str, Device] = {}
-    digest: str = ""
-
-    def on(self, line: Line) -> dict[str, Any]:
-        """The devices that share a line, with their options."""
-        return {d.name: d.options for d in self.devices.values() if d.line == line.name}
+DEPTH = 12
+"""Most tables within one another; a configuration has 4."""
+LONGEST = 400
+"""Characters of a sentence about a pushed text: it goes into the ledger and to the centre."""
 
 
 def load(path: Path) -> Config:
@@ -158,15 +58,80 @@ def load(path: Path) -> Config:
 def parse(text: bytes, folder: Path) -> Config:
     """Check a configuration's text; relative paths in it start at `folder`."""
     try:
+        config = _checked(_tables(text), folder)
+    except ConfigError as error:
+        raise ConfigError(without_logins(str(error))) from error
+    return config.model_copy(update={"digest": hashlib.sha256(text).hexdigest()})
+
+
+def merged(local: bytes, pushed: bytes, folder: Path) -> Config:
+    """What is in force when a text was pushed: the LOCAL tables of the terminal's own file, and all others as
+    pushed; how those are in the file does not matter. Relative paths start at `folder`, the file's.
+
+    Raises ConfigError with one sentence of bounded length: the key's path, what is wrong and what would be right.
+    """
+    try:
+        own, theirs = _tables(local), _tables(pushed)
+        for name in LOCAL:
+            if name in theirs:
+                raise ConfigError(
+                    f"{name}: the table [{name}] is the terminal's own, no push can change it: leave it out"
+                )
+        _no_keys(theirs)
+        config = _checked({name: own[name] for name in LOCAL if name in own} | theirs, folder)
+    except ConfigError as error:
+        text = without_logins(str(error))
+        raise ConfigError(text if len(text) <= LONGEST else f"{text[:LONGEST]}…") from error
+    both = hashlib.sha256(local).digest() + hashlib.sha256(pushed).digest()
+    return config.model_copy(update={"digest": hashlib.sha256(both).hexdigest()})
+
+
+def _tables(text: bytes) -> dict[str, Any]:
+    """A text as TOML reads it."""
+    try:
         tables = tomllib.loads(text.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError("not valid TOML: it is nested too deeply") from error
+    for path, found in _texts(tables):
+        if "\0" in found:
+            raise ConfigError(f"{'.'.join(path[:DEPTH])!r} has a character that is in no name: take \\u0000 out")
     for key, example in (("lines", "[lines.rs485]"), ("devices", "[devices.ups1]")):
         if not isinstance(tables.get(key, {}), dict):
             raise ConfigError(f"{key} must be tables like {example}")
     if "digest" in tables:
         raise ConfigError("digest is not a key of the file: it is computed from it")
-    return _checked(tables, folder).model_copy(update={"digest": hashlib.sha256(text).hexdigest()})
+    return tables
+
+
+def _texts(tables: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every key and every text in it, with its path. Raises ConfigError for what is nested too deeply."""
+    todo: list[tuple[tuple[str, ...], int, Any]] = [((), 0, tables)]
+    while todo:
+        path, depth, value = todo.pop()
+        if depth > DEPTH:
+            raise ConfigError(f"{'.'.join(path[:2])} is nested too deeply: a configuration has no tables like that")
+        if isinstance(value, str):
+            yield path, value
+        elif isinstance(value, list):
+            todo += ((path, depth + 1, one) for one in value)
+        elif isinstance(value, dict):
+            yield from (((*path, key), key) for key in value)
+            todo += (((*path, key), depth + 1, inner) for key, inner in value.items())
+
+
+def _no_keys(tables: dict[str, Any]) -> None:
+    """No name, and no option of a driver, may be a key or a part of one that somebody has pasted: nothing repeats
+    it. Ports and files may look like one."""
+    for path, text in _texts(tables):
+        if path[0] not in ("lines", "devices") or not like_a_key(text):
+            continue
+        ours = (Line if path[0] == "lines" else Device).model_fields
+        if len(path) == 2:
+            raise ConfigError(f"{path[0]}: {REFUSED}")
+        if len(path) > 2 and path[2] not in ours:
+            raise ConfigError(f"{path[0]}.{path[1]}: {REFUSED}")
 
 
 def single(kind: str, port: str, baud: int | None, settings: Mapping[str, Any]) -> tuple[Line | Device, Device]:
@@ -309,7 +274,7 @@ def _no_shared_port(config: Config) -> None:
         line = port if "://" in port else os.path.realpath(port)
         if line in seen:
             raise ConfigError(
-                f"{where}.port: {port} is already the port of {seen[line]};"
+                f"{where}.port: {without_login(port)} is already the port of {seen[line]};"
                 " every device needs a port of its own, or both share a line"
             )
         seen[line] = where
@@ -334,6 +299,8 @@ def _absolute(config: Config, folder: Path) -> Config:
         update["broker"] = _absolute_tls(config.broker, base)
     if config.keys:
         update["keys"] = config.keys.model_copy(update={"signers": _below(base, config.keys.signers)})
+    if config.push:
+        update["push"] = config.push.model_copy(update={"signers": _below(base, config.push.signers)})
     update["lines"] = {name: _absolute_tls(line, base) for name, line in config.lines.items()}
     return config.model_copy(update=update)
 

@@ -1,7 +1,9 @@
-"""This file knows one MQTT connection: CONNECT with its last will, publishing, acknowledgements as events, and why
-it ended. The only user of paho.
+"""This file knows one MQTT connection: CONNECT with its last will, publishing, what comes as events, and why it
+ended. The only user of paho.
 
-Each attempt is a new paho client: what it holds when a line breaks is thrown away with it.
+Each attempt is a new paho client: what it holds when a line breaks is thrown away with it. What comes is bounded
+before anybody looks at it: only topics that were subscribed to, LARGEST bytes, MOST waiting. The rest is dropped
+and counted; a broker of MQTT 5 is told not to send larger ones.
 """
 
 import select
@@ -10,6 +12,7 @@ import ssl
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -26,16 +29,43 @@ from agent.tls import Line
 
 WINDOW = 16
 """Most messages in flight: a reconnected client would repeat all that it had handed over."""
+LARGEST, BESIDE = 128 * 1024, 1024
+"""Bytes of the largest payload that is taken in, and room for a packet's topic and properties beside it."""
+CHUNK = 16 * 1024
+MOST = 32
+"""Most messages that wait to be looked at."""
 CONNECT_PATIENCE = 10.0
 VERDICT_PATIENCE = 1.0
 """Seconds to wait after the TLS handshake for the broker to refuse our certificate."""
 
 
+class _Bounded(mqtt.Client):
+    """A paho client that a large packet cannot fill while it arrives: MQTT allows 256 MB, and a broker of 3.1.1
+    cannot be asked for less. The packet's beginning stays, so that paho finds it well-formed; it is dropped when it
+    is whole."""
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        del self._in_packet["packet"][LARGEST + BESIDE :]
+        return super()._sock_recv(min(bufsize, CHUNK))
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether the packet that is being handled is."""
+        return self._in_packet["remaining_length"] > LARGEST + BESIDE
+
+    @property
+    def unreleased(self) -> int:
+        """Messages of QoS 2, which nobody asked for, and which paho keeps until the broker releases them."""
+        return len(self._in_messages)
+
+
 class Connection:
     """One connection, from CONNECT to its end.
 
-    events   what has come, oldest first: ("ack", (mid, ReasonCode)) or ("lost", ReasonCode)
-    window   most messages in flight that the broker takes
+    events    what has come, oldest first: ("ack", (mid, ReasonCode)), ("subscribed", (mid, [ReasonCode, ...])),
+              ("message", (topic, payload, retained)) or ("lost", ReasonCode)
+    window    most messages in flight that the broker takes
+    dropped   how many messages came that nobody will look at: too large, too many, or of a stranger's topic
     """
 
     def __init__(
@@ -48,11 +78,12 @@ class Connection:
     ) -> None:
         self._five = broker.protocol == "5"
         self.events: deque[tuple[str, Any]] = deque()
-        self.window = WINDOW
+        self.window, self.dropped = WINDOW, 0
+        self._topics: set[str] = set()
         self._keepalive = broker.keepalive
         self._address = address
         self.where = f"{address[0]}:{address[1]}"
-        self._client = client = mqtt.Client(
+        self._client = client = _Bounded(
             CallbackAPIVersion.VERSION2,
             client_id=name,
             protocol=mqtt.MQTTv5 if self._five else mqtt.MQTTv311,
@@ -64,6 +95,8 @@ class Connection:
         client.on_connect = lambda c, u, flags, code, props: self._answered(code, props)
         client.on_disconnect = lambda c, u, flags, code, props: events.append(("lost", code))
         client.on_publish = lambda c, u, mid, code, props: events.append(("ack", (mid, code)))
+        client.on_subscribe = lambda c, u, mid, codes, props: events.append(("subscribed", (mid, codes)))
+        client.on_message = lambda c, u, message: self._heard(message)
         if will:
             client.will_set(*will, qos=1, retain=True)
         self._line: Line | None = None
@@ -81,8 +114,11 @@ class Connection:
 
         Raises UplinkRefused when people have to act, else UplinkError.
         """
+        properties: Any = Properties(PacketTypes.CONNECT) if self._five else None  # type: ignore[no-untyped-call]
+        if self._five:
+            properties.MaximumPacketSize = LARGEST + BESIDE
         try:
-            self._client.connect(*self._address, self._keepalive)
+            self._client.connect(*self._address, self._keepalive, properties=properties)
         except ssl.SSLError as error:
             raise self._insecure(error) from error
         except (OSError, ValueError) as error:
@@ -115,6 +151,19 @@ class Connection:
             raise UplinkError(f"the connection was lost while publishing ({mqtt.error_string(info.rc)})")
         return info.mid
 
+    def subscribe(self, topics: Sequence[str], qos: int = 1) -> int:
+        """Ask for these topics, which may have wildcards; returns the id that the answer will carry."""
+        self._topics.update(topics)
+        code, mid = self._client.subscribe([(topic, qos) for topic in topics])
+        if code != mqtt.MQTT_ERR_SUCCESS or mid is None:
+            raise UplinkError(f"the connection was lost while subscribing ({mqtt.error_string(code)})")
+        return mid
+
+    def unsubscribe(self, topic: str) -> None:
+        """Hear this topic no longer."""
+        self._topics.discard(topic)
+        self._client.unsubscribe(topic)
+
     def turn(self, patience: float, ear: socket.socket | None = None) -> None:
         """Wait for the broker or for a byte at `ear`, at most `patience` seconds, and let paho read and write.
 
@@ -127,18 +176,41 @@ class Connection:
             raise UplinkError("the connection was lost")
         buffered = isinstance(line, ssl.SSLSocket) and line.pending() > 0
         wait = 0.0 if buffered else min(max(0.0, patience), self._keepalive / 2)
-        watched = [line] if ear is None else [line, ear]
-        readable, writable, _ = select.select(watched, [line] if client.want_write() else [], [], wait)
-        if ear in readable and ear is not None:
-            ear.recv(4096)
-        code = client.loop_read() if buffered or line in readable else mqtt.MQTT_ERR_SUCCESS
-        if code == mqtt.MQTT_ERR_SUCCESS and writable:
+        found = self._wait(line.fileno(), wait, ear)
+        code = client.loop_read() if buffered or found & ~select.POLLOUT else mqtt.MQTT_ERR_SUCCESS
+        if client.unreleased > MOST:
+            raise UplinkError(f"{self.where} sends with QoS 2, which it was not asked for")
+        if code == mqtt.MQTT_ERR_SUCCESS and found & select.POLLOUT:
             code = client.loop_write()
         if code == mqtt.MQTT_ERR_SUCCESS:
             code = client.loop_misc()
         self._check_verdict()
         if code != mqtt.MQTT_ERR_SUCCESS and not self.events:
             raise UplinkError(f"the connection was lost ({mqtt.error_string(code)})")
+
+    def _wait(self, line: int, patience: float, ear: socket.socket | None) -> int:
+        """What the broker's line, a descriptor, is ready for. `select` would know none above 1023."""
+        watch = select.poll()
+        watch.register(line, select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
+        if ear is not None:
+            watch.register(ear, select.POLLIN)
+        found = dict(watch.poll(patience * 1000))
+        if ear is not None and found.get(ear.fileno()):
+            ear.recv(4096)
+        return found.get(line, 0)
+
+    def _heard(self, message: mqtt.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""
+        waiting = sum(kind == "message" for kind, _ in self.events)
+        is_large = self._client.is_too_large or len(message.payload) > LARGEST
+        is_ours = topic and any(mqtt.topic_matches_sub(wanted, topic) for wanted in self._topics)
+        if not is_ours or is_large or message.qos > 1 or waiting >= MOST:
+            self.dropped += 1
+        else:
+            self.events.append(("message", (topic, bytes(message.payload), bool(message.retain))))
 
     def close(self) -> None:
         """DISCONNECT: the broker forgets the last will."""

@@ -3,7 +3,8 @@
 One request a connection, one JSON object a line; then one or more answer lines, then the end.
 
     {"do": "devices"}                            the terminal, its uplink, every device with points and faults
-    {"do": "watch"}                              the same, then {"row"}, {"device"} and {"beat"} lines for ever
+    {"do": "watch"}                              the same, then {"row"}, {"device"} and {"beat"} lines for ever; and
+                                                 the first again when another configuration is in force
     {"do": "ledger", "tail": n}                  {"row", "hash"} lines, then {"end", "head", "hash"}
     {"do": "ledger", "after": seq, "limit": n}   the same from a place
     {"do": "ledger", "redated": true, …}         the same, and "redated" in each line (agent/clock.py)
@@ -32,7 +33,7 @@ from typing import Any
 
 from agent.byteaccount import of_terminal
 from agent.catalogue import Catalogue
-from agent.config import Config
+from agent.config import Config, Device
 from agent.drivers import driver_class
 from agent.errors import ControlError, TillwireError
 from agent.exports import redating
@@ -61,11 +62,12 @@ Desk = Callable[[Mapping[str, Any], Peer], Iterator[Answer]]
 
 
 class Control:
-    """The server of the socket. `poke` is called after each commit; `ask` puts an operation on the core's queue."""
+    """The server of the socket. `poke` is called after each commit; `ask` puts an operation on the core's queue;
+    `config` tells what is in force now."""
 
     def __init__(
         self,
-        config: Config,
+        config: Callable[[], Config],
         store: Store,
         catalogue: Catalogue,
         ask: Callable[[Operation], None],
@@ -82,7 +84,8 @@ class Control:
         self._news = threading.Condition()
         self._places = Places()
         self.progress = time.monotonic()
-        self._lobby = Lobby(self._listen(config.control.socket))
+        self._path = config().control.socket
+        self._lobby = Lobby(self._listen(self._path))
 
     def poke(self) -> None:
         """Something was committed, or it is time to look at `stop`."""
@@ -98,7 +101,7 @@ class Control:
                     self._admit(caller)
         finally:
             self._lobby.close()
-            self._config.control.socket.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
 
     @staticmethod
     def _listen(path: Path) -> socket.socket:
@@ -156,7 +159,7 @@ class Control:
         with self._store.reading() as reader:
             match request.get("do"):
                 case "devices":
-                    yield self._overview(reader)
+                    yield self._overview(reader, self._config())
                 case "watch":
                     yield from self._watch(reader)
                 case "ledger":
@@ -172,20 +175,20 @@ class Control:
                 case _:
                     raise ControlError("the agent does not know the request: is it older than this command?")
 
-    def _overview(self, reader: Reader) -> Answer:
+    def _overview(self, reader: Reader, config: Config) -> Answer:
         state, note = self._uplink()
         return {
-            "terminal": self._config.terminal.id,
-            "org": self._config.terminal.org,
+            "terminal": config.terminal.id,
+            "org": config.terminal.org,
             "at": wall_ms(),
             "trouble": self._trouble(),
             "uplink": {"state": state, "note": note, "backlog": self._store.head - self._store.acked},
-            "traffic": of_terminal(self._config).shown(wall_ms()) if self._config.broker else None,
-            "devices": [self._device(reader, name) for name in self._config.devices],
+            "traffic": of_terminal(config).shown(wall_ms()) if config.broker else None,
+            "devices": [self._device(reader, device) for device in config.devices.values()],
         }
 
-    def _device(self, reader: Reader, name: str) -> Answer:
-        device = self._config.devices[name]
+    def _device(self, reader: Reader, device: Device) -> Answer:
+        name = device.name
         faults = [f for f in reader.faults() if f.device == name]
         facts = shown(reader.points(name), self._store.seen(name), faults, self._catalogue, look())
         moving = sorted(driver_class(device.kind).moving)
@@ -193,10 +196,12 @@ class Control:
         return {**own, **facts}
 
     def _watch(self, reader: Reader) -> Iterator[Answer]:
-        yield self._overview(reader)
-        last = reader.head()[0]
-        revisions = {name: self._store.revision(name) for name in self._config.devices}
+        config: Config | None = None
+        last, revisions = reader.head()[0], dict[str, int]()
         while not self._stop.is_set():
+            if config is not (config := self._config()):
+                revisions = {name: self._store.revision(name) for name in config.devices}
+                yield self._overview(reader, config)
             if not self._wait(last, revisions, BEAT):
                 yield {"beat": wall_ms()}
             for row in self._rows(reader, last):
@@ -205,7 +210,7 @@ class Control:
             for name, was in revisions.items():
                 revisions[name] = self._store.revision(name)
                 if revisions[name] != was:
-                    yield {"device": self._device(reader, name)}
+                    yield {"device": self._device(reader, config.devices[name])}
 
     def _wait(self, last: int, revisions: Mapping[str, int], patience: float) -> bool:
         """Wait for a commit; False when none came in time."""
@@ -237,13 +242,13 @@ class Control:
         yield {"end": True, "head": head, "hash": digest.hex()}
 
     def _perform(self, reader: Reader, request: Mapping[str, Any], who: Peer) -> Iterator[Answer]:
-        name, verb = str(request.get("device")), str(request.get("verb"))
+        name, verb, devices = str(request.get("device")), str(request.get("verb")), self._config().devices
         arguments = request.get("arguments") or {}
         if not who.owns_agent:
             raise ControlError(f"user {who.name} may look but not act here: ask root or the agent's own user")
-        if name not in self._config.devices:
-            raise ControlError(f"there is no device {name!r}: there are {', '.join(self._config.devices)}", 2)
-        verbs = driver_class(self._config.devices[name].kind).operations
+        if name not in devices:
+            raise ControlError(f"there is no device {name!r}: there are {', '.join(devices)}", 2)
+        verbs = driver_class(devices[name].kind).operations
         if verb not in verbs:
             raise ControlError(f"{name} does not know {verb!r}: it knows {', '.join(verbs) or 'no operation'}", 2)
         if not isinstance(arguments, dict) or not all(isinstance(v, str | int | bool) for v in arguments.values()):

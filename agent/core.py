@@ -10,14 +10,27 @@ know of the new offset before a row has it (agent/clock.py).
 Pure: `step` takes the time and gives a Batch; the core thread (agent/service.py) commits it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.clock import Clock
+from agent.clock import Clock, Quality
 from agent.faults import FaultEvent, Faults
 from agent.flapping import Flapping
-from agent.model import Batch, Change, Fault, Fence, Heard, Note, Operation, Outcome, Reading, StoredPoint, Value
+from agent.model import (
+    Batch,
+    Change,
+    Fault,
+    Fence,
+    Heard,
+    Note,
+    Operation,
+    Outcome,
+    Reading,
+    StoredPoint,
+    Turn,
+    Value,
+)
 from agent.points import lookup
 from agent.watch import Watch
 
@@ -25,14 +38,14 @@ SETTLE = 2.0
 """Seconds in which points that come back after a silence are gathered into one `known` row."""
 
 URGENT_KINDS = frozenset(
-    {"operation", "outcome", "start", "stop", "thread", "store", "disk", "ceremony", "account", "sealed"}
+    {"operation", "outcome", "start", "stop", "thread", "store", "disk", "ceremony", "account", "push", "sealed"}
     | {f"fault.{kind}" for kind in ("raised", "cleared", "flapping", "steady", "explained")}
 )
 
 TELLS_CLOCK = frozenset({"start", "store"})
 """Rows that begin a run or a chain: they tell how good the clock is."""
 
-Item = Heard | Operation | Note | Fence
+Item = Heard | Operation | Note | Fence | Turn
 
 
 @dataclass(slots=True)
@@ -64,11 +77,17 @@ class Core:
         self._boot = boot
         self._clock = clock or Clock(boot)
         self._removed = list(removed)
+        self._parting: list[Change] = []
         self._returning: dict[str, _Returning] = {}
         self._asked: dict[str, str] = {}
         self._flapping = Flapping()
         self._counted: set[tuple[str, str]] = set()
         """Points of which the ledger last said that they flap."""
+
+    @property
+    def quality(self) -> Quality:
+        """How good the wall clock is; nobody can tell before the first step."""
+        return self._clock.quality or "unset"
 
     def step(self, items: Iterable[Item], now: float, wall_ms: int, synced: bool = False) -> Batch:
         """What `items` and the time since the last step become. now: monotonic seconds; wall_ms: at `now`, by a
@@ -87,6 +106,7 @@ class Core:
                 case Note(kind, fields):
                     extra = {"clock": self._clock.quality} if kind in TELLS_CLOCK else {}
                     moment.row(kind, now, **{**fields, **extra})
+        self._part(moment)
         for fault in self._removed:
             moment.fault(fault, is_open=False)
             moment.row("fault.cleared", now, **self._fault(fault), why="the device is not configured any more")
@@ -109,6 +129,20 @@ class Core:
         for returning in self._returning.values():
             returning.since = float("-inf")
         return self.step([note], now, wall_ms, synced)
+
+    def forget(self, devices: Iterable[str]) -> None:
+        """These are not configured any more: the next step makes what is known of them unknown, and clears their
+        faults."""
+        for device in devices:
+            self._parting += self._watch.forget(device)
+            self._removed += self._faults.forget(device)
+            self._flapping.forget(device)
+            self._returning.pop(device, None)
+            self._counted = {key for key in self._counted if key[0] != device}
+
+    def learn(self, last: Mapping[tuple[str, str], Value]) -> None:
+        """These values are what is stored of devices that are configured from now on."""
+        self._watch.learn(last)
 
     def _heard(self, device: str, word: Reading | Outcome, moment: "_Moment") -> None:
         if isinstance(word, Outcome):
@@ -194,12 +228,25 @@ class Core:
                 extra["by"] = event.by
             moment.row(f"fault.{event.kind}", at, **self._fault(event.fault), **extra)
 
+    def _part(self, moment: "_Moment") -> None:
+        """Nobody looks any more at what was known of devices that are forgotten."""
+        for change in self._parting:
+            moment.keep(change)
+        self._unknown(self._parting, moment)
+        self._parting.clear()
+
     def _age(self, moment: "_Moment") -> None:
-        gone: dict[str, list[str]] = {}
-        for change in self._watch.expire(moment.now):
+        gone = self._watch.expire(moment.now)
+        for change in gone:
             self._changed(change, moment)
             self._drop_returning(change)
             self._counted.discard((change.device, change.point))
+        self._unknown(gone, moment)
+
+    @staticmethod
+    def _unknown(changes: Sequence[Change], moment: "_Moment") -> None:
+        gone: dict[str, list[str]] = {}
+        for change in changes:
             if lookup(change.point).ledgered:
                 gone.setdefault(change.device, []).append(change.point)
         for device, points in gone.items():

@@ -30,6 +30,7 @@ class Delivery:
     live      whether all that waited for this connection has been sent
     refresh   seconds after which an unchanged state is published again, with newer times
     calm      seconds that a state waits whose changes are not urgent, at least `linger`: its rows tell them
+    is_barred whether no rows may be sent, until the broker has answered something (agent/proof.py)
     """
 
     acked: int
@@ -38,6 +39,7 @@ class Delivery:
     linger: float = 1.0
     refresh: float = 60.0
     calm: float = 0.0
+    is_barred: bool = field(init=False, default=False)
     taken: int = field(init=False)
     live: bool = field(init=False, default=False)
     _due: float = field(init=False, default=float("-inf"))
@@ -51,8 +53,10 @@ class Delivery:
     def __post_init__(self) -> None:
         self.taken = self.acked
 
-    def news(self, urgent: bool, now: float) -> None:
-        """Something was committed."""
+    def news(self, urgent: bool, now: float, afresh: bool = False) -> None:
+        """Something was committed. afresh: every state is wanted again, changed or not."""
+        if afresh:
+            self._published.clear()
         self._due = min(self._due, now if urgent else now + self.linger)
         self._states_due = min(self._states_due, now if urgent else now + max(self.linger, self.calm))
 
@@ -87,7 +91,7 @@ class Delivery:
 
     def rows_due(self, now: float) -> bool:
         """Whether ledger rows may be sent now."""
-        return self.room() and now >= self._due and now >= self._next_batch
+        return self.room() and not self.is_barred and now >= self._due and now >= self._next_batch
 
     def sent(self, mid: int, now: float, rows: int = 0) -> None:
         """Message `mid` is in flight; it carries the next `rows` ledger rows."""
@@ -135,6 +139,10 @@ class Delivery:
         """From now on, rows wait so long for company, and states are told so seldom (seconds)."""
         self.linger, self.refresh, self.calm = linger, refresh, calm
 
+    def sent_at(self, mid: int) -> float:
+        """When message `mid`, which is still in flight, was sent; the distant past when it is not."""
+        return self._flights[mid].sent if mid in self._flights else float("-inf")
+
     def awaits(self, mid: int) -> bool:
         """Whether message `mid` has no PUBACK yet."""
         return mid in self._flights
@@ -156,4 +164,5 @@ class Delivery:
         if not self.room():
             return float("inf")
         refresh = min((at + self.refresh for _, at in self._published.values()), default=float("inf"))
-        return min(max(self._due, self._next_batch), self._states_due, self._held, refresh)
+        rows = float("inf") if self.is_barred else max(self._due, self._next_batch)
+        return min(rows, self._states_due, self._held, refresh)

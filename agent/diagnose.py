@@ -21,9 +21,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent import exports, ledger
+from agent.addresses import without_login
 from agent.brokerlook import look, resolves
 from agent.byteaccount import of_terminal
-from agent.config import Config, Device, load
+from agent.config import Config, Device, load, merged
 from agent.errors import ConfigError, LedgerError, StoreError, TillwireError
 from agent.exports import Wanted
 from agent.exports import wanted as wanted
@@ -37,6 +38,7 @@ from agent.store import FILE, TAIL, Reader
 from agent.timepiece import synced, wall_ms
 
 USUAL_CONFIG = Path("/etc/tillwire/terminal.toml")
+ANY_TERMINAL = b'[terminal]\norg = "any"\nid = "any"\ndata = "/data"\n'
 END = "end of diagnosis"
 PACKAGES = ("tillwire", "pyserial", "paho-mqtt", "pydantic", "pycryptodome", "tenacity")
 DISK_BAD, DISK_LOW = 50, 500
@@ -50,7 +52,8 @@ def collect(config: Config | None, live: Mapping[str, Any] | None, store_path: P
 
     config      of the terminal; without it, ports and broker are not looked at
     live        what only the running agent knows: threads {name: alive}, deaths {name: count}, queue (length),
-                uplink (state, note), store (how it was found); None when it is looked at from outside
+                uplink (state, note), hindrance (what keeps pushes from passing, with `cause` and `next`), store
+                (how it was found); None when it is looked at from outside
     store_path  the store's file
     """
     sections = [_section("software", _software)]
@@ -91,18 +94,35 @@ def as_json(sections: Sequence[Section]) -> list[dict[str, Any]]:
 def check_config(path: Path) -> dict[str, Any]:
     """What a configuration file says, without secrets. Raises ConfigError when it is not right."""
     config = load(path)
-    broker = config.broker
     return {
         "terminal": f"{config.terminal.id} of {config.terminal.org}",
         "data": str(config.terminal.data),
         "socket": str(config.control.socket),
+        "keys": config.keys.described() if config.keys else "none are loaded here",
+        "groups": ", ".join(config.terminal.groups) or "none",
+        "push": f"signed by those in {config.push.signers}" if config.push else "none is taken here",
+        "digest": config.digest,
+        **_parts(config),
+    }
+
+
+def check_pushed(text: str) -> dict[str, Any]:
+    """What a configuration says that shall be pushed; it has no local tables, and is taken as any terminal would.
+
+    Raises ConfigError when no terminal could. What only a terminal knows is not looked at: its files, its ports,
+    whether its own tables fit.
+    """
+    return _parts(merged(ANY_TERMINAL, text.encode(), Path("/")))
+
+
+def _parts(config: Config) -> dict[str, Any]:
+    broker = config.broker
+    return {
         "broker": f"{', '.join(f'{h}:{p}' for h, p in broker.addresses)}, {'TLS' if broker.tls else 'plain text'}"
         if broker
         else "none",
-        "keys": config.keys.described() if config.keys else "none are loaded here",
-        "digest": config.digest,
         "devices": [
-            {"name": d.name, "kind": d.kind, "port": _no_login(d.port), "access": d.access}
+            {"name": d.name, "kind": d.kind, "port": without_login(d.port), "access": d.access}
             for d in config.devices.values()
         ],
     }
@@ -173,6 +193,8 @@ def _running(live: Mapping[str, Any]) -> Iterator[Fact]:
     state, note = live.get("uplink", ("off", ""))
     todo = "" if state == "connected" else "see `broker` below; nothing is lost meanwhile"
     yield Fact("uplink", f"{state}: {note}", "warn" if todo else "ok", todo)
+    if hindrance := live.get("hindrance"):
+        yield Fact("pushes", f"rows and states go on, but {hindrance.cause}", "bad", hindrance.next)
     yield Fact("store at start", str(live.get("store", "?")))
     unsigned = live.get("signing", "")
     todo = "see `secrets.sealed` in the data folder, or the disk; the ledger goes on meanwhile" if unsigned else ""
@@ -193,7 +215,7 @@ def _configuration(config: Config) -> Iterator[Fact]:
 
 
 def _port(device: Device, running: bool) -> Iterator[Fact]:
-    port = _no_login(device.port)
+    port = without_login(device.port)
     yield Fact("port", f"{port}, {device.kind}, {device.access}")
     if "://" in device.port:
         yield resolves(urlsplit(device.port).hostname or "")
@@ -302,9 +324,3 @@ def _usual_config() -> Path:
 
 def _file(store: Path) -> Path:
     return store / FILE if store.is_dir() else store
-
-
-def _no_login(port: str) -> str:
-    """A port without the user name and the password that a URL may hold."""
-    scheme, mark, rest = port.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if mark else port

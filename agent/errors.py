@@ -10,6 +10,7 @@ TillwireError
 ├── UplinkError     the broker cannot be reached, or refuses
 │   └── UplinkRefused   it refuses what only people can mend
 ├── ControlError    a request on the local socket cannot be met
+├── PushRefused     what the centre pushed is not done: carries one word for the reason
 ├── KeyRoomClosed   the key room does not open on this machine, or not in this way
 └── CryptoError     a key, key block, component, check value or PIN block cannot be used
     ├── BlockRefused    a key block breaks a rule that anyone can see without a key
@@ -79,6 +80,16 @@ class ControlError(TillwireError):
     def __init__(self, sentence: str, status: int = 3) -> None:
         super().__init__(sentence)
         self.status = status
+
+
+class PushRefused(TillwireError):
+    """What was pushed, and rightly signed, is not done here or not now; `reason` is a word of pushes.py or of
+    commanding.py. Unlike that of an EnvelopeRefused its sentence may repeat names and values: two people have
+    signed them."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
 
 
 class KeyRoomClosed(TillwireError):

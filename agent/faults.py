@@ -122,6 +122,16 @@ class Faults:
             events += _flapping(held, word.count) if word.count else [FaultEvent("raised", fault)]
         return events
 
+    def forget(self, device: str) -> list[Fault]:
+        """Stop watching a device. Returns its open faults, which nothing else would ever end."""
+        gone = [held.fault for key, held in self._open.items() if key[0] == device]
+        self._open = {key: held for key, held in self._open.items() if key[0] != device}
+        self._waiting = {key: word for key, word in self._waiting.items() if key[0] != device}
+        self._explained = {key: word for key, word in self._explained.items() if key[0] != device}
+        self._told = {key: told for key, told in self._told.items() if key[0] != device}
+        self._outages.forget(device)
+        return gone
+
     def deadline(self) -> float:
         """When `due` will next have something to say."""
         waiting = min((w.due for w in self._waiting.values()), default=NEVER)

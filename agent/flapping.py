@@ -75,6 +75,11 @@ class Flapping:
         self._look_at = min((track.end for track in self._tracks.values()), default=float("inf"))
         return [(t.last, t.count) for _, t in over if t.count and self._last[t.last.device, t.last.point] is t.last]
 
+    def forget(self, device: str) -> None:
+        """Nothing of this device is watched any more."""
+        self._tracks = {edge: track for edge, track in self._tracks.items() if edge[0] != device}
+        self._last = {key: change for key, change in self._last.items() if key[0] != device}
+
     def deadline(self) -> float:
         """When to call `rested` next (monotonic seconds)."""
         return self._look_at

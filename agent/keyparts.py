@@ -27,11 +27,10 @@ from agent.keytable import Keys, keyring
 from agent.model import Fence, Heard, Note, Operation
 from agent.orderdesk import waiting_orders
 from agent.peer import Peer
+from agent.points import CASH
 from agent.store import Store
 from agent.timepiece import wall_ms
 
-CASH = ("cassette.", "reject.", "acceptor.", "cashbox.", "retain.")
-"""Beginnings of the points whose values a ceremony writes down, as a digest, before it begins."""
 ALWAYS = frozenset({"status", "exposed"})
 """What may be asked though nothing that is kept of keys can be believed."""
 PATIENCE = 30.0
@@ -56,12 +55,21 @@ class KeyParts:
         put: Callable[[Heard | Operation | Note | Fence], None],
         perform: Callable[[Operation], None],
         stop: threading.Event,
+        tried: Callable[[], str] = str,
     ) -> None:
         self._table, self._store, self.identity = table, store, identity
         self._terminal = config.terminal.id
         self._stop, self._damage, self._compared = stop, "", threading.Event()
         self.conducting = Conducting(
-            table, self._terminal, self._kept(), put, perform, self._counters, stop, metadata.version("tillwire")
+            table,
+            self._terminal,
+            self._kept(),
+            put,
+            perform,
+            self._counters,
+            stop,
+            metadata.version("tillwire"),
+            tried,
         )
         level = self.identity.mark.level if self.identity.mark else "none"
         self.conducting.guard.sealing = (level, "; ".join(self.identity.passed_over) or self.identity.why)
@@ -75,6 +83,11 @@ class KeyParts:
         self.desk = KeyDesk(
             self._terminal, self.conducting, accounts, ring, self._newest, self._receipt, self._status, fence
         )
+
+    @property
+    def busy(self) -> bool:
+        """Whether keys are being loaded, or destroyed."""
+        return self.conducting.ceremony.state not in IDLE
 
     def forgive(self, name: str) -> None:
         """Let a person whose account was unlocked take part in ceremonies again. Raises ControlError."""

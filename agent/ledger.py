@@ -31,6 +31,9 @@ Kinds of rows and the keys they carry beside seq, at (wall clock, ms), up (monot
     slots           serial, slots {slot: what the EPP says}, silent [slot], findings [word slot]   a look at them
     sealed          level, generation               who keeps the agent's own secrets (agent/crypto/sealing.py)
     account         event (added, removed, unlocked, changed, wrong), name, by, and role and group when it is new
+    push            event, and more by event: what the centre sent and what became of it: staged (changes),
+                    applying, rolling_back, committed, rolled_back, refused (of, reason, count), signers; frozen,
+                    thawed (by); command, command_ended, maintenance (until); trouble (agent/pushdesk.py)
     thread          name, error                     a thread that died and was started again
     store           event, clock, previous, carried, deleted   a store that was set aside, the head of its chain,
                     what became of its rows of ceremonies, and which older stores went for it

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from tenacity import (
     RetryCallState,
@@ -32,6 +33,8 @@ REOPEN_MAX = 3.0
 STABLE = 3.0
 """Seconds after which an opening counts as good, so that losing it is not another failed attempt."""
 TAKEN = "does another program or client have it?"
+LOST = "the line was lost"
+ENDED = "the agent has closed the line, to stop or for another configuration"
 
 log = logging.getLogger(__name__)
 
@@ -83,10 +86,14 @@ class Link:
         self._asked: deque[Operation] = deque()
         self._running: dict[str, str] = {}
         self._said = ""
+        self._has_ended = False
 
     def perform(self, operation: Operation) -> None:
-        """Hand an operation to the driver at the loop's next turn. Its Outcome is put like any reading."""
+        """Hand an operation to the driver at the loop's next turn. Its Outcome is put like any reading, also when
+        the link has come to its end."""
         self._asked.append(operation)
+        if self._has_ended:
+            self._refuse(ENDED)
 
     def run(self) -> None:
         """Serve the line until `stop` is set."""
@@ -102,7 +109,13 @@ class Link:
                     with attempt:
                         self._opening()
             except RetryError:
-                return
+                break
+        self.end()
+
+    def end(self) -> None:
+        """Nobody serves this line any more: what waits, and what is asked from now on, is refused at once."""
+        self._has_ended = True
+        self._refuse(ENDED)
 
     def _opening(self) -> None:
         """One opening of the port, from its begin to its end. Raises LinkError unless it ended by our stop or after
@@ -121,7 +134,7 @@ class Link:
             self._say("lost", f"the port {self._line.port} was lost ({error})")
         finally:
             port.close()
-            self._abandon("the line was lost while the device was at it: look at the device before you repeat it")
+            self._abandon(ENDED if self._stop.is_set() else LOST)
 
     def _report(self, state: RetryCallState) -> None:
         """An attempt to open the port has failed."""
@@ -157,13 +170,17 @@ class Link:
 
     def _abandon(self, why: str) -> None:
         """Every operation that is waiting or running gets its Outcome, also when there is no line."""
-        now = self._clock()
-        lost = [Heard(d, (Outcome(id_, "unanswered", why, now),)) for id_, d in sorted(self._running.items())]
-        while self._asked:
-            waiting = self._asked.popleft()
-            outcome = Outcome(waiting.id, "refused", f"nothing was sent: {why}", now)
-            lost.append(Heard(waiting.device, (outcome,)))
-        self._hand_over(lost)
+        now, unsure = self._clock(), f"{why} while the device was at it: look at the device before you repeat it"
+        running = sorted(self._running.items())
+        self._hand_over([Heard(d, (Outcome(id_, "unanswered", unsure, now),)) for id_, d in running])
+        self._refuse(why)
+
+    def _refuse(self, why: str) -> None:
+        with suppress(IndexError):  # who asks may empty it at the same time
+            while True:
+                waiting = self._asked.popleft()
+                outcome = Outcome(waiting.id, "refused", f"nothing was sent: {why}", self._clock())
+                self._hand_over([Heard(waiting.device, (outcome,))])
 
     def _say(self, state: str, sentence: str) -> None:
         """Log a state of the port once, however often it is met again."""

@@ -102,6 +102,13 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """Something that only the core's own thread may do: `do` is called once everything before it is taken up."""
+
+    do: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
 class StoredPoint:
     """The last value of a point; `known` is False when it is older than its max_age. `at`: wall clock, ms."""
 

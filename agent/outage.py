@@ -56,9 +56,13 @@ class Outages:
                 return key
         return None
 
+    def forget(self, device: str) -> None:
+        """Nobody hears any more what this device says of a supply: what it has reported lost explains nothing."""
+        self._losses = {key: loss for key, loss in self._losses.items() if key[0] != device}
+
     def over(self, key: Key) -> float:
         """When a loss stops to explain anything: NEVER while it stands (monotonic seconds)."""
-        return self._losses[key].back + RETURN
+        return self._losses[key].back + RETURN if key in self._losses else -NEVER
 
     def begun(self, key: Key) -> float:
         """When a loss began (monotonic seconds)."""

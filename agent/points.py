@@ -61,6 +61,8 @@ def _identity(pattern: str, text: str) -> Point:
 DOOR = "closed open locked bolted tampered"
 UNIT = "ok full high low empty missing inoperative notConfigured manipulated"
 SWITCH = "off on"
+CASH = ("cassette.", "reject.", "acceptor.", "cashbox.", "retain.")
+"""Beginnings of the points that tell of the cash; a ceremony writes down their values, as a digest, at first."""
 
 POINTS: tuple[Point, ...] = (
     _word(

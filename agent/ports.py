@@ -9,9 +9,11 @@ from typing import Protocol
 
 import serial
 
+from agent.addresses import without_login, without_logins
 from agent.config import Device, Line
 from agent.drivers import driver_class
 from agent.errors import LinkError
+from agent.nodes import not_serial
 
 try:
     from termios import error as TermiosError
@@ -55,6 +57,8 @@ class SerialPort:
     """A serial line, or what pyserial can reach as one: socket://, rfc2217://."""
 
     def __init__(self, line: Line | Device) -> None:
+        if sentence := not_serial(line.port):
+            raise LinkError("unusable", sentence)
         settings = driver_class(line.kind).line
         self._name = line.name
         self._whole = line.port.startswith("socket://")
@@ -74,7 +78,7 @@ class SerialPort:
                 self._port.dtr, self._port.rts = settings.dtr, settings.rts
             self._port.open()
         except (OSError, TermiosError, ValueError) as error:
-            raise _explained(line.port, error) from error
+            raise _explained(without_login(line.port), error) from error
 
     def read(self) -> bytes:
         try:
@@ -106,7 +110,7 @@ class SerialPort:
 
 
 def _explained(port: str, error: Exception) -> LinkError:
-    number = getattr(error, "errno", None)
+    number, told = getattr(error, "errno", None), without_logins(str(error))
     if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         return LinkError(
             "missing", f"{port} is not there: is the cable in, and is the adapter found by the system?"
@@ -123,6 +127,6 @@ def _explained(port: str, error: Exception) -> LinkError:
         return LinkError("missing", f"{port} refuses the connection: is the device on, and is the address right?")
     if "://" in port and any(word in str(error) for word in UNREACHED):
         return LinkError(
-            "missing", f"{port} cannot be reached ({error}): are device and network on, is the name right?"
+            "missing", f"{port} cannot be reached ({told}): are device and network on, is the name right?"
         )
-    return LinkError("unusable", f"{port} cannot be used ({error}): is it a serial port?")
+    return LinkError("unusable", f"{port} cannot be used ({told}): is it a serial port?")

@@ -1,12 +1,12 @@
-"""This file knows what one connection is given to carry: the terminal's birth, the states and rows that are due,
-the account of the line, and a farewell; never more at a time than the broker's window.
+"""This file knows what one connection is given to carry: the terminal's birth, reports and results, the states and
+rows that are due, the account of the line, and a farewell; never more at a time than the broker's window.
 
 What is due says agent/delivery.py; how it becomes small says agent/posting.py.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,9 +15,11 @@ from agent import messages
 from agent.byteaccount import ByteAccount, spent
 from agent.config import Config
 from agent.delivery import Delivery
-from agent.errors import LedgerError, StoreCorrupt
+from agent.errors import LedgerError, StoreCorrupt, UplinkError
 from agent.ledger import link
+from agent.outbox import Outbox
 from agent.posting import FRAME, Post
+from agent.proof import SMALL, Proof
 from agent.store import Reader, Store
 
 ROWS, SIZE = 250, 60_000
@@ -42,8 +44,10 @@ class Publishing:
     `close`. Of a backlog one message is deflated ahead, on a thread of its own, while the one before it is sent.
 
     session   the id of this connection
-    first     (topic below the terminal, payload) of what is retained and comes before all else
     devices   the names whose state is published
+    first     (topic below the terminal, payload) of what is retained and comes before all else
+    proof     what is awaited before rows count, where the broker cannot refuse them (MQTT 3.1.1)
+    proven    when the newest message was sent that the broker has taken, and could have refused
     """
 
     config: Config
@@ -55,6 +59,9 @@ class Publishing:
     state_of: StateOf
     devices: Iterable[str]
     first: deque[tuple[str, bytes]]
+    outbox: Outbox
+    proof: Proof | None
+    proven: float = field(init=False, default=float("-inf"))
     delivery: Delivery = field(init=False)
     _tip: tuple[int, bytes] = field(init=False, default=(-1, b""))
     _ahead: _Piece | None = field(init=False, default=None)
@@ -64,6 +71,8 @@ class Publishing:
         uplink = self.config.uplink
         self._deflating = ThreadPoolExecutor(1, "deflating")  # it has a thread once there is something to do
         self.delivery = Delivery(self.store.acked, self.post.window, uplink.catch_up, uplink.linger, uplink.refresh)
+        self.delivery.is_barred = self.proof is not None
+        self.outbox.begin()
 
     def turn(self, now: float) -> None:
         """Hand over what is due and fits into the window. Raises UplinkError."""
@@ -72,7 +81,7 @@ class Publishing:
         self.delivery.spare(
             *spent(self.account.saving(wall), self.config.uplink.linger, self.config.uplink.refresh)
         )
-        if not self._first():
+        if not (self._first() and self._letters()):
             return
         # After an outage the present state comes first; once caught up, a change is news before it is state.
         steps = (self._rows, self._states, self._traffic)
@@ -85,10 +94,50 @@ class Publishing:
         """The connection has ended."""
         self._deflating.shutdown(cancel_futures=True)
 
-    def farewell(self) -> int:
-        """A planned stop is said by us; the broker would only say it of a lost connection. Returns the message's
-        id; to be called when the window has room."""
-        death = messages.Death(online=False, session=self.session, at=_wall(), reason="stopped")
+    def check(self, now: float, patience: float) -> None:
+        """Raises UplinkError when the broker leaves something unanswered for `patience` seconds."""
+        waiting = self.delivery.taken < self.store.head
+        if self.proof and (refusal := self.proof.overdue(now, patience, waiting)):
+            raise refusal
+        if self.delivery.overdue(now, patience):
+            raise UplinkError(f"no PUBACK for {patience:.0f} s")
+
+    def answered(self, mid: int, failures: Sequence[bool]) -> None:
+        """The broker has answered a subscription. Raises UplinkRefused when it must not have our rows."""
+        if self.proof:
+            self.proof.answered(mid, failures)
+            self.delivery.is_barred = self.proof.waits
+
+    def puts_off(self, mid: int) -> bool:
+        """Whether the broker's acknowledgement of this message does not count yet."""
+        return self.proof is not None and self.proof.puts_off(mid)
+
+    def came_back(self, topic: str, payload: bytes) -> int:
+        """A message came; returns the id of ours whose acknowledgement counts because of it, or 0."""
+        if self.proof is None or not self.proof.came_back(topic, payload):
+            return 0
+        self.post.unsubscribe(topic)
+        self.delivery.is_barred = False
+        return self.proof.mid if self.proof.counts_now else 0
+
+    def refused(self, mid: int) -> str:
+        """The broker does not take message `mid`; when that is a report or a result, it is given up, and its topic
+        returned."""
+        if suffix := self.outbox.refused(mid):
+            self.delivery.acknowledged(mid)
+        return suffix
+
+    def acknowledged(self, mid: int) -> int:
+        """The broker has message `mid`; returns where the cursor stands now."""
+        self.outbox.taken(mid)
+        if self.proof is None or self.proof.is_given:
+            self.proven = max(self.proven, self.delivery.sent_at(mid))
+        return self.delivery.acknowledged(mid)
+
+    def farewell(self, parting: messages.Parting) -> int:
+        """A planned end is said by us; the broker would only say it of a lost connection. Returns the message's id;
+        to be called when the window has room."""
+        death = messages.Death(online=False, session=self.session, at=_wall(), reason=parting)
         return self._publish("session", messages.compact(death), retain=True)
 
     def _first(self) -> bool:
@@ -97,6 +146,13 @@ class Publishing:
                 return False
             suffix, payload = self.first.popleft()
             self._publish(suffix, payload, retain=True)
+        return True
+
+    def _letters(self) -> bool:
+        while letter := self.outbox.next(self.post.largest - FRAME - 256):
+            if not self.delivery.room():
+                return False
+            self.outbox.sent(letter, self._publish(letter.suffix, letter.payload, retain=letter.retain))
         return True
 
     def _states(self, now: float) -> bool:
@@ -140,7 +196,8 @@ class Publishing:
         reader = self.reader
         try:
             before = self._tip[1] if self._tip[0] == after else reader.hash_at(after)
-            rows = reader.batch(after, ROWS, min(SIZE, self.post.largest - 2 * FRAME - 256))
+            size = SMALL if self.proof and not self.proof.is_given and not ahead else SIZE
+            rows = reader.batch(after, ROWS, min(size, self.post.largest - 2 * FRAME - 256))
         except LedgerError:
             rows = []
         if not rows or rows[0][0] > after + 1:
@@ -190,6 +247,9 @@ class Publishing:
         topic = messages.topic(self.config.terminal.org, self.config.terminal.id, suffix)
         mid = self.post.post(topic, payload, retain, content_type)
         self.delivery.sent(mid, time.monotonic(), rows)
+        if rows and self.proof:
+            self.proof.sent(mid, payload)
+            self.delivery.is_barred = self.proof.waits
         return mid
 
 

@@ -44,7 +44,8 @@ class Store:
     """The one writer. `found` says how the file was found: "new", "good", or why the old one was set aside;
     `carried` what became of its kept rows, `deleted` which older stores went for it.
 
-    cap   bytes that the file and its log may take (agent/pruning.py); `room` keeps them below it
+    cap     bytes that the file and its log may take (agent/pruning.py); `room` keeps them below it
+    locked  the folder, if this agent has it already; `close` lets another agent have it
 
     on_commit(urgent) is called after each commit, outside the lock.
     """
@@ -55,6 +56,7 @@ class Store:
         terminal: str,
         on_commit: Callable[[bool], None] = lambda urgent: None,
         cap: int = CAP,
+        locked: Folder | None = None,
     ) -> None:
         self.path = folder / FILE
         self.terminal = terminal
@@ -70,7 +72,7 @@ class Store:
         self._revision: dict[str, int] = {}
         self.opened = 0
         self._db = sqlite3.connect(":memory:")  # until there is a file: a damaged one cannot even be opened
-        self._folder = Folder(folder)
+        self._folder = locked or Folder(folder)
         self.room = Room(self.path, self._folder, cap)
         self.found, self.previous = self._open()
 

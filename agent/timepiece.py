@@ -46,6 +46,11 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def up_ms() -> int:
+    """The monotonic clock in milliseconds: nobody can set it, and it begins anew with each boot."""
+    return time.monotonic_ns() // 1_000_000
+
+
 def boot_id() -> str:
     """An id of this boot of the machine: the kernel's where there is one."""
     try:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.config import Tls
+from agent.nodes import not_regular
 
 DAYS_LEFT = 30
 """Days before its end at which a certificate is to be renewed: as long as a terminal may be offline."""
@@ -29,7 +30,9 @@ class Line(ssl.SSLSocket):
         that hangs up reset the line, and the reason be lost. Most that accept us send a session ticket: no waiting.
         """
         if self.version() == "TLSv1.3":
-            select.select([self], [], [], patience)
+            watch = select.poll()
+            watch.register(self, select.POLLIN)
+            watch.poll(patience * 1000)
             with suppress(OSError):
                 self.recv(1)
 
@@ -49,6 +52,9 @@ def context(tls: Tls) -> ssl.SSLContext:
     With `crl` the other side's certificate must also be on no list of revoked ones, and the list must be in date.
     Raises OSError when a file cannot be used.
     """
+    for _, file in tls:
+        if file is not None and (sentence := not_regular(file)):
+            raise OSError(sentence)
     made = ssl.create_default_context(cafile=str(tls.ca))
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.sslsocket_class = Line

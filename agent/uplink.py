@@ -1,7 +1,8 @@
 """This file knows how a terminal stays connected, from birth to last will, and that the cursor waits for PUBACK.
 
 Each connection is given only a window of messages: what it holds when a line breaks is thrown away with it and read
-again from the store. What it is given says publishing.py; which broker comes next, and when, says brokers.py.
+again from the store. What it is given says publishing.py, what comes back means what answers.py says; which broker
+comes next, and when, says brokers.py.
 """
 
 import logging
@@ -17,14 +18,20 @@ from random import SystemRandom
 from typing import Any
 
 from agent import messages
+from agent.answers import Answers
 from agent.brokers import Brokers
 from agent.byteaccount import of_terminal
 from agent.config import Config
-from agent.connection import ReasonCode, refused
 from agent.errors import StoreError, UplinkError, UplinkRefused
+from agent.inbox import Inbox
+from agent.outbox import Outbox
 from agent.posting import Post
+from agent.proof import Proof
 from agent.publishing import Publishing, StateOf
+from agent.refusals import Refusal
+from agent.saying import Saying
 from agent.store import Reader, Store
+from agent.timepiece import wall_ms
 from agent.tls import Credentials
 
 FAREWELL = 2.0
@@ -34,11 +41,6 @@ LOOK = 2.0
 """Seconds between two looks at the certificate files."""
 TRIAL = 300.0
 """Seconds after which new certificate files are tried again, when the trial said nothing about them."""
-MANY = 50
-"""Sentences remembered as said."""
-
-NOBODY = 0x10
-"""PUBACK reason "no matching subscribers" (MQTT 5.0, table 3-8): a success, but nobody has the message."""
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,13 @@ class Uplink:
     state_of  (reader, device, session) -> its present state
     removed   names that are not configured any more: their retained state is taken away
     trouble   what is wrong with this terminal's store, as a sentence; empty when nothing is
+    hear      is given what the centre sends (agent/inbox.py); without it, or without [push] in the configuration,
+              nothing is subscribed to
+    outbox    what an uplink before this one had still to tell
+    inbox     whether anything is heard; None when nothing is subscribed to
+
+    proven    when the newest message was sent that the broker has taken, by the monotonic clock
+    parting   what its last message says when `stop` is set: the agent has stopped, or it changes to another uplink
     """
 
     def __init__(
@@ -64,6 +73,8 @@ class Uplink:
         stop: threading.Event,
         removed: Iterable[str] = (),
         trouble: Callable[[], str] = str,
+        hear: Callable[[str, bytes], None] | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         if config.broker is None:
             raise UplinkError("the configuration names no broker")
@@ -72,7 +83,7 @@ class Uplink:
         self._devices, self._removed = tuple(devices), tuple(removed)
         self._boot, self._version, self._trouble = boot, version, trouble
         self._stop = stop
-        self._news: deque[bool] = deque()
+        self._news: deque[tuple[bool, bool]] = deque()
         self._ear, self._bell = socket.socketpair()
         self._ear.setblocking(False)
         self._bell.setblocking(False)
@@ -80,13 +91,25 @@ class Uplink:
         self._brokers = Brokers(self._broker.addresses, uplink.retry, uplink.refused)
         self._credentials = Credentials(self._broker.tls) if self._broker.tls else None
         self._draw = SystemRandom().uniform
-        self._greeting = ""
-        self._told: set[str] = set()
+        self._saying = Saying()
         self._accepted: float | None = None
         self._look = 0.0
         self._account = of_terminal(config)
+        self.inbox = Inbox(config.terminal.org, config.terminal.id, hear) if hear and config.push else None
+        self.outbox = Outbox() if outbox is None else outbox
+        self.proven = float("-inf")
+        self.parting: messages.Parting = "stopped"
         self.progress = time.monotonic()
-        self.status = ("connecting", "not connected yet")
+
+    @property
+    def status(self) -> tuple[str, str]:
+        """(state, sentence), for people."""
+        return self._saying.status
+
+    @property
+    def hindrance(self) -> Refusal | None:
+        """What keeps pushes, or reports of them, from passing this broker; rows and states go on."""
+        return self._saying.hindrance
 
     @property
     def connected(self) -> bool:
@@ -95,20 +118,36 @@ class Uplink:
 
     def traffic(self) -> dict[str, Any]:
         """What the line has carried (agent/byteaccount.py)."""
-        return self._account.shown(_wall())
+        return self._account.shown(wall_ms())
 
-    def poke(self, urgent: bool) -> None:
-        """Tell the uplink that something was committed, or that it is time to look at `stop`.
+    def adopt(self, config: Config) -> None:
+        """Another configuration is in force, with the same broker, uplink and devices: the birth says so."""
+        self._config = config
+        if self.connected:
+            self._ring()
+
+    def poke(self, urgent: bool, afresh: bool = False) -> None:
+        """Tell the uplink that something was committed, that every state is wanted `afresh`, or to look at `stop`.
 
         Without a connection nobody needs telling (a new one begins by reading the store), and a month of pokes
         must not pile up.
         """
         if self.connected:
-            self._news.append(urgent)
-            try:
-                self._bell.send(b"!")
-            except BlockingIOError:
-                return  # it rings already
+            self._news.append((urgent, afresh))
+            self._ring()
+
+    def tell(self, suffix: str, payload: bytes, retain: bool) -> None:
+        """Publish this below the terminal's topic, before states and rows, until the broker has it. For any thread.
+        Raises UplinkError when it is too large (agent/outbox.py)."""
+        self.outbox.put(suffix, payload, retain)
+        if self.connected:
+            self._ring()
+
+    def _ring(self) -> None:
+        try:
+            self._bell.send(b"!")
+        except BlockingIOError:
+            return  # it rings already
 
     def run(self) -> None:
         """Stay connected until `stop` is set."""
@@ -135,25 +174,29 @@ class Uplink:
         """One connection from CONNECT to its end. Returns why it ended, None when we wanted it to."""
         session = secrets.token_hex(4)
         self._accepted = None
-        post = None
+        post = proof = None
         try:
             # The reader first: who cannot read the store is not connected to anything.
             with self._store.reading() as reader:
                 post = self._connected(session)
-                with closing(self._publishing(post, reader, session)) as publishing:
-                    self._serve(publishing)
+                proof = self._listen(post)  # before the birth
+                with closing(self._publishing(post, reader, session, proof)) as publishing:
+                    answers = Answers(publishing, self.inbox, self._saying)
+                    self._serve(answers)
             if self._stop.is_set():
-                self._farewell(publishing)
+                self._farewell(answers)
                 post.close()
         except StoreError as error:
-            self._say("down", str(error))
+            self._saying.say("down", str(error))
             return UplinkError(str(error))
         except UplinkError as error:
-            self._say("down", str(error))
-            return error
+            # Mosquitto hangs up after it has acknowledged and dropped a message: that is no loss of the line.
+            why = proof.refusal() if proof and proof.is_missed else error
+            self._saying.say("down", str(why))
+            return why
         finally:
             if post:
-                self._account.add(*post.used(), _wall(), time.monotonic())
+                self._account.add(*post.used(), wall_ms(), time.monotonic())
                 post.cut()
             self._news.clear()  # the next connection begins by reading the store
         return None
@@ -161,12 +204,12 @@ class Uplink:
     def _connected(self, session: str) -> Post:
         """A connection that the broker has accepted."""
         self.progress = time.monotonic()
-        will = messages.Death(online=False, session=session, at=_wall(), reason="lost")
+        will = messages.Death(online=False, session=session, at=wall_ms(), reason="lost")
         connection = self._connect_with(self._context(), "", (self._topic("session"), messages.compact(will)))
         try:
             connection.open(self._stop)
         except UplinkError as error:
-            self._account.add(*connection.used(), _wall(), time.monotonic())
+            self._account.add(*connection.used(), wall_ms(), time.monotonic())
             connection.cut()
             if self._credentials and isinstance(error, UplinkRefused):
                 self._credentials.failed()
@@ -174,9 +217,18 @@ class Uplink:
         if self._credentials:
             self._credentials.worked()
         self._accepted = time.monotonic()
-        self._greeting = f"connected to {connection.where} with MQTT {self._broker.protocol}"
-        self._say("connected", self._greeting)
+        self._saying.greet(f"connected to {connection.where} with MQTT {self._broker.protocol}")
         return connection
+
+    def _listen(self, post: Post) -> Proof | None:
+        """Subscribe to what is for this terminal and, where that must be shown, to what it is about to write."""
+        now = time.monotonic()
+        if self.inbox:
+            self.inbox.asked(post.subscribe(self.inbox.topics), now)
+        if self._broker.protocol == "5":
+            return None
+        own = self._topic("ledger")
+        return Proof(own, post.subscribe([own], qos=0), now)
 
     def _connect_with(self, tls: ssl.SSLContext | None, suffix: str, will: tuple[str, bytes] | None = None) -> Post:
         name = f"{self._config.terminal.org}-{self._config.terminal.id}{suffix}"
@@ -204,7 +256,9 @@ class Uplink:
             trial = self._connect_with(fresh, "-trial")
             trial.open(self._stop)
         except (OSError, UplinkError) as error:
-            self._say("connected", f"{self._greeting}, but not with the new certificate files: {error}")
+            self._saying.say(
+                "connected", f"{self._saying.greeting}, but not with the new certificate files: {error}"
+            )
             if isinstance(error, UplinkError) and not isinstance(error, UplinkRefused):
                 self._credentials.acquit()
                 self._look = now + TRIAL
@@ -216,7 +270,7 @@ class Uplink:
         log.info("uplink: the broker takes the new certificate files: changing to them")
         return True
 
-    def _publishing(self, post: Post, reader: Reader, session: str) -> Publishing:
+    def _publishing(self, post: Post, reader: Reader, session: str, proof: Proof | None) -> Publishing:
         first = [("session", self._birth(session)), *((f"state/{device}", b"") for device in self._removed)]
         names = [device.name for device in self._devices]
         return Publishing(
@@ -229,70 +283,55 @@ class Uplink:
             self._state_of,
             names,
             deque(first),
+            self.outbox,
+            proof,
         )
 
-    def _serve(self, publishing: Publishing) -> None:
+    def _serve(self, answers: Answers) -> None:
         """Publish until `stop` is set or a new connection is wanted: also when the store has another file by now.
         Raises UplinkError when this one is lost."""
-        delivery, told = publishing.delivery, self._trouble()
+        publishing, told = answers.publishing, (self._trouble(), self._config.digest)
+        delivery = publishing.delivery
         delivery.news(True, time.monotonic())
         while not self._stop.is_set():
             now = self.progress = time.monotonic()
             if publishing.reader.opened != self._store.opened or (delivery.quiet() and self._renewed()):
                 return
-            if told != (told := self._trouble()):
+            if told != (told := (self._trouble(), self._config.digest)):
                 publishing.first.append(("session", self._birth(publishing.session)))
             publishing.turn(now)
-            if delivery.overdue(now, PATIENCE):
-                raise UplinkError(f"no PUBACK for {PATIENCE:.0f} s")
+            answers.check(now, PATIENCE)
             publishing.post.turn(min(PATIENCE, delivery.deadline() - time.monotonic()), self._ear)
-            self._take_in(publishing)
+            self._take_in(answers)
 
-    def _take_in(self, publishing: Publishing) -> None:
-        """Act on what has come: news of the store, acknowledgements, the end of the connection."""
-        events = publishing.post.events
+    def _take_in(self, answers: Answers) -> None:
+        """Act on what has come: news of the store, and what the broker sent."""
         while self._news:
-            publishing.delivery.news(self._news.popleft(), time.monotonic())
-        while events:
-            kind, content = events.popleft()
-            if kind == "lost":
-                raise refused("the connection was lost", content)
-            if kind == "ack":
-                self._acknowledged(publishing, *content)
+            urgent, afresh = self._news.popleft()
+            answers.publishing.delivery.news(urgent, time.monotonic(), afresh)
+        answers.take_in()
+        self.proven = max(self.proven, answers.publishing.proven)
 
-    def _acknowledged(self, publishing: Publishing, mid: int, code: ReasonCode) -> None:
-        delivery = publishing.delivery
-        if code.is_failure:
-            raise refused("the broker does not take a message", code)
-        if delivery.carries_rows(mid):
-            unheard = self._config.uplink.wait_for_reader and code.value == NOBODY
-            note = "nobody is subscribed to the ledger: it is kept here" if unheard else self._greeting
-            self._say("connected", note)
-            if unheard:
-                delivery.hold(time.monotonic() + self._config.uplink.retry)
-                return
-            self._told = {self._greeting}  # what goes wrong from now on is news
-        self._store.settle(publishing.reader.epoch, delivery.acknowledged(mid))
-
-    def _farewell(self, publishing: Publishing) -> None:
-        """Say that this is a planned stop, and wait for the broker to have taken it."""
+    def _farewell(self, answers: Answers) -> None:
+        """Say that this end is planned, and wait for the broker to have taken it."""
+        publishing, last = answers.publishing, 0
         end = time.monotonic() + FAREWELL
-        last = 0
         while time.monotonic() < end:
             if not last and publishing.delivery.room():
-                last = publishing.farewell()
+                last = publishing.farewell(self.parting)
             publishing.post.turn(FAREWELL)
-            self._take_in(publishing)
+            self._take_in(answers)
             if last and not publishing.delivery.awaits(last):
                 break
-        self._say("off", "the agent has stopped")
+        stopped = self.parting == "stopped"
+        self._saying.say("off", "the agent has stopped" if stopped else "another configuration is being taken")
 
     def _birth(self, session: str) -> bytes:
         return messages.compact(
             messages.Birth(
                 online=True,
                 session=session,
-                at=_wall(),
+                at=wall_ms(),
                 boot=self._boot,
                 version=self._version,
                 config=self._config.digest,
@@ -307,15 +346,3 @@ class Uplink:
 
     def _topic(self, suffix: str) -> str:
         return messages.topic(self._config.terminal.org, self._config.terminal.id, suffix)
-
-    def _say(self, state: str, sentence: str) -> None:
-        """What the uplink is like now. Each sentence is logged once until things are well again: a broker that
-        refuses is tried many times, and may even accept us between two refusals."""
-        if sentence not in self._told:
-            log.log(logging.WARNING if state == "down" else logging.INFO, "uplink: %s", sentence)
-            self._told = {sentence} if len(self._told) >= MANY else self._told | {sentence}
-        self.status = (state, sentence)
-
-
-def _wall() -> int:
-    return time.time_ns() // 1_000_000

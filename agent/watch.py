@@ -34,8 +34,12 @@ class Watch:
     def __init__(self, last: Mapping[tuple[str, str], Value]) -> None:
         self._held: dict[str, dict[str, _Held]] = {}
         self._look_at = float("inf")
+        self.learn(last)
+
+    def learn(self, last: Mapping[tuple[str, str], Value]) -> None:
+        """Hold the values of an earlier run also of devices that are configured only now."""
         for (device, point), value in last.items():
-            self._held.setdefault(device, {})[point] = _Held(value, False, 0.0)
+            self._held.setdefault(device, {}).setdefault(point, _Held(value, False, 0.0))
 
     def take(self, device: str, reading: Reading) -> Change | None:
         """What a reading means, or None when it only says that all is as before."""
@@ -82,9 +86,10 @@ class Watch:
         """When to call `expire` next. A reading only puts a point's end off, so this is not found anew for each."""
         return self._look_at
 
-    def forget(self, device: str) -> None:
-        """Stop watching a device that is no longer in the config."""
-        self._held.pop(device, None)
+    def forget(self, device: str) -> list[Change]:
+        """Stop watching a device that is no longer in the config. Returns what becomes unknown by that."""
+        points = self._held.pop(device, {})
+        return [Change(device, point, None, h.value, h.seen) for point, h in points.items() if h.known]
 
     @staticmethod
     def _total(held: _Held | None, reading: Reading) -> Value:

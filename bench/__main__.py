@@ -22,7 +22,7 @@ import paho.mqtt.client as mqtt
 import psutil
 from paho.mqtt.enums import CallbackAPIVersion
 
-from bench import drain, fleet, line, neighbours, storing
+from bench import drain, fleet, line, neighbours, push, pushcost, pushed, storing
 from hwsim.modbus import Modbus
 from tests.cooperative import cooperative
 from tests.whole import Site, wait
@@ -300,6 +300,9 @@ def main() -> int:
         *line.MEASURES,
         *fleet.MEASURES,
         *neighbours.MEASURES,
+        *push.MEASURES,
+        *pushed.MEASURES,
+        *pushcost.MEASURES,
     )
     names = [measure.__name__ for measure, _, _ in measures]
     if unknown := set(chosen.only or ()) - set(names):
@@ -309,7 +312,7 @@ def main() -> int:
             continue
         print(f"{measure.__name__} ...", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            rows += measure(Path(folder), quick if chosen.quick else full)  # type: ignore[operator]
+            rows += measure(Path(folder), quick if chosen.quick else full)  # type: ignore[arg-type]
     table = ["| figure | ours | beside it, same run | ratio |", "|---|---|---|---|"]
     table += [f"| {' | '.join(row)} |" for row in rows]
     print("\n".join(table))

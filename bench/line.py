@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.config import Config, parse
+from agent.inforce import Begun
 from agent.model import Heard, Reading
 from agent.posting import of_kernel
 from agent.service import Service
@@ -109,9 +110,9 @@ def day(
     authority.sign("atm", "ATM-0001")
     broker = Mosquitto(folder / "broker", authority)
     toll = Toll(broker.port)
-    service = Service(configured(folder, authority, toll.port, seconds))
+    service = Service(Begun(configured(folder, authority, toll.port, seconds), Path(), b""))
     # The devices speak through `feed`: a port that is not there is a fault, and makes each state twice as large.
-    service._workers = [worker for worker in service._workers if not worker.name.startswith("link:")]
+    service._links.end_all()
     thread = threading.Thread(target=service.run, daemon=True)
     chance = random.Random(3)
     counts = {(d, u): 0 for d in range(1, DEVICES + 1) for u in range(1, UNITS + 1)}
@@ -191,8 +192,8 @@ def budget(folder: Path, hours: float) -> list[Row]:
 
 
 def _own(service: Service) -> int:
-    assert service._uplink
-    return sum(service._uplink.traffic()["day"])
+    assert service.uplink
+    return sum(service.uplink.traffic()["day"])
 
 
 def line(folder: Path, hours: float) -> list[Row]:

@@ -1,4 +1,5 @@
-"""Writes docs/points.md, docs/asyncapi.yaml and the picture in docs/keys.md from the code; tests keep them so."""
+"""Writes docs/points.md, docs/asyncapi.yaml and the pictures in docs/keys.md and docs/operations.md from the code;
+tests keep them so."""
 
 import re
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from agent import probation
 from agent.crypto.steps import picture
 from agent.messages import asyncapi
 from agent.points import POINTS
@@ -43,7 +45,15 @@ def keys() -> str:
     return re.sub(r"```mermaid\n.*?```", lambda _: f"```mermaid\n{picture()}```", page, count=1, flags=re.S)
 
 
-GENERATED = {"points.md": points, "asyncapi.yaml": messages, "keys.md": keys}
+def operations() -> str:
+    """docs/operations.md with its picture "How a push is applied" drawn again; the rest is written by hand."""
+    page = (HERE / "operations.md").read_text(encoding="utf-8")
+    drawn = f"```mermaid\n{probation.picture()}```"
+    place = r"(## How a push is applied\n(?:(?!\n## ).)*?)```mermaid\n.*?```"
+    return re.sub(place, lambda found: found[1] + drawn, page, count=1, flags=re.S)
+
+
+GENERATED = {"points.md": points, "asyncapi.yaml": messages, "keys.md": keys, "operations.md": operations}
 
 
 def main() -> int:

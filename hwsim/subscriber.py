@@ -23,6 +23,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 TOPICS = "tillwire/v1/#"
 DEFLATED = "application/json+deflate"
+SIGNED = {"config/desired": "configuration", "command": "command", "trust/desired": "list of trusted signers"}
+"""What goes to a terminal, signed: a stranger cannot open it."""
 Key = tuple[str, str, int]
 
 
@@ -53,6 +55,8 @@ class Account:
     online: dict[str, bool] = field(default_factory=dict)
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
     traffic: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reported: dict[str, dict[str, Any]] = field(default_factory=dict)
+    results: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     troubles: dict[str, str] = field(default_factory=dict)
     dropped: set[Key] = field(default_factory=set)
     gaps: dict[Key, str] = field(default_factory=dict)
@@ -64,6 +68,8 @@ class Account:
         if kind == "state" and not payload:
             self.states.pop(f"{terminal}/{rest[0]}", None)
             return [f"{terminal} {rest[0]}: not configured any more"]
+        if (what := "/".join((kind, *rest))) in SIGNED:
+            return [f"{terminal} is sent a {SIGNED[what]}" if payload else f"{what} of {terminal} is taken away"]
         message = json.loads(payload)
         if kind == "session":
             self.online[terminal] = message["online"]
@@ -78,6 +84,13 @@ class Account:
         if kind == "traffic":
             self.traffic[terminal] = message
             return [f"{terminal} has used {(message['up'] + message['down']) / 1e6:.2f} MB this month"]
+        if what == "config/reported":
+            self.reported[terminal] = message
+            why = f": {message['reason']}" if message.get("reason") else ""
+            return [f"{terminal} reports configuration {message.get('version', 0)}: {message['outcome']}{why}"]
+        if what == "command/result":
+            self.results.append((terminal, message))
+            return [f"{terminal} answers {message['command']}: {message['outcome']}"]
         return [f"a message on a topic that nobody described: {topic}"]
 
     def missing(self) -> list[Key]:

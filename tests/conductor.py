@@ -42,7 +42,7 @@ class Stage:
 
     def __init__(self, rows: Iterable[dict[str, Any]] = (), epp: Epp | None = None) -> None:
         self.gone: list[Gone] = []
-        self.epp, self.core = epp or Epp(), True
+        self.epp, self.core, self.tried = epp or Epp(), True, ""
         self.answered: set[str] = set()
         self.counted = self.logins = 0
         self.conducting = Conducting(
@@ -53,6 +53,7 @@ class Stage:
             lambda item: self.gone.append(("now", item)),
             self._counters,
             threading.Event(),
+            tried=lambda: self.tried,
         )
 
     def _counters(self) -> str:

@@ -17,7 +17,7 @@ from tests.strangers import available
 os.environ.pop("COLUMNS", None)
 
 # No test asserts a time: a slow moment of the machine is not a mistake of the code.
-settings.register_profile("unhurried", deadline=None, max_examples=40)
+settings.register_profile("unhurried", deadline=None, max_examples=30)
 settings.load_profile("unhurried")
 
 

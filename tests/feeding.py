@@ -9,14 +9,14 @@ import sys
 import threading
 from pathlib import Path
 
-from agent.config import load
+from agent.inforce import begin
 from agent.model import Note
 from agent.service import Service
 
 
 def main() -> None:
     """Run until somebody ends it."""
-    service, rows = Service(load(Path(sys.argv[1]))), int(sys.argv[2])
+    service, rows = Service(begin(Path(sys.argv[1]))), int(sys.argv[2])
 
     def feed() -> None:
         for number in range(rows):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from hwsim.subscriber import Account, opened
 
 CONNECT, CONNACK, PUBLISH, PUBACK, PINGREQ, PINGRESP, DISCONNECT = 1, 2, 3, 4, 12, 13, 14
+SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK = 8, 9, 10, 11
 RECEIVE_MAXIMUM, TOPIC_ALIAS, TOPIC_ALIAS_MAXIMUM, CONTENT_TYPE = 0x21, 0x23, 0x22, 0x03
 SERVER_KEEP_ALIVE, MAXIMUM_PACKET_SIZE = 0x13, 0x27
 WIDTHS = {RECEIVE_MAXIMUM: ">H", TOPIC_ALIAS: ">H", TOPIC_ALIAS_MAXIMUM: ">H", SERVER_KEEP_ALIVE: ">H"}
@@ -33,6 +34,7 @@ class Message:
     size: int
     content_type: str = ""
     aliased: bool = False
+    retain: bool = False
 
     @property
     def rows(self) -> list[tuple[str, int]]:
@@ -46,7 +48,8 @@ class Message:
 @dataclass
 class Session:
     """One connection. `number`: from 0, since the broker began; `waiting`: what is not acknowledged; `offered`: the
-    properties of our CONNACK."""
+    properties of our CONNACK; `limit`: the largest packet that the client takes, if it said so; `listens`: its
+    subscriptions; `answered`: how many of our messages it has acknowledged."""
 
     broker: "HostileBroker"
     line: socket.socket
@@ -55,6 +58,10 @@ class Session:
     offered: dict[str, int] = field(default_factory=dict)
     waiting: list[Message] = field(default_factory=list)
     topics: dict[int, str] = field(default_factory=dict)
+    limit: int = 0
+    listens: set[str] = field(default_factory=set)
+    answered: int = 0
+    whole: threading.Lock = field(default_factory=threading.Lock)  # of several threads, each packet
 
     def accept(self, code: int = 0, **properties: int) -> None:
         """CONNACK; properties by their names above, in lower case. Only version 5 has them."""
@@ -76,6 +83,23 @@ class Session:
         body = struct.pack(">H", message.mid)
         self.send(_packet(PUBACK, body + (bytes([code]) if code else b"")))
 
+    def grant(self, mid: int, topics: list[str], code: int = 0) -> None:
+        """SUBACK: each topic granted, or refused with `code`; a granted one is heard from now on."""
+        if code < 0x80:
+            self.listens.update(topics)
+        self.send(_packet(SUBACK, struct.pack(">H", mid) + self.nothing + bytes([code] * len(topics))))
+
+    def say(self, topic: str, payload: bytes, *, mid: int = 1, qos: int = 1, retain: bool = False) -> None:
+        """PUBLISH, whether the client has asked for the topic or not."""
+        spelled = topic.encode()
+        head = struct.pack(">H", len(spelled)) + spelled + (struct.pack(">H", mid) if qos else b"")
+        self.send(_packet(PUBLISH, head + self.nothing + payload, 2 * qos + retain))
+
+    @property
+    def nothing(self) -> bytes:
+        """No properties."""
+        return b"\0" if self.five else b""
+
     def bye(self, code: int) -> None:
         """DISCONNECT with a reason, as only version 5 can."""
         self.send(_packet(DISCONNECT, bytes([code, 0])))
@@ -83,7 +107,8 @@ class Session:
 
     def send(self, data: bytes) -> None:
         try:
-            self.line.sendall(data)
+            with self.whole:
+                self.line.sendall(data)
         except OSError:
             return
 
@@ -97,10 +122,12 @@ class Session:
 
 Greet = Callable[[Session], None]
 Behave = Callable[[Session, Message], None]
+Grant = Callable[[Session, int, list[str]], None]
 
 
 class HostileBroker:
-    """greet(session) answers a CONNECT, behave(session, message) a PUBLISH.
+    """greet(session) answers a CONNECT, behave(session, message) a PUBLISH, grant(session, mid, topics) a
+    SUBSCRIBE. Before `behave`, a message goes to its sender if that listens to its topic and `echoes` is true.
 
     broken   what the client did that MQTT forbids; there should be nothing
     stalls   whether `behave` is to be slow, for tests that turn it on
@@ -109,6 +136,8 @@ class HostileBroker:
 
     def __init__(self, greet: Greet = Session.accept, behave: Behave = Session.ack) -> None:
         self.greet, self.behave = greet, behave
+        self.grant: Grant = Session.grant
+        self.echoes = True
         self.arrived, self.kept, self.broken = Account(), set[tuple[str, int]](), list[str]()
         self.torn: Callable[[int], int | None] = lambda number: None
         self.sessions: list[Session] = []
@@ -149,10 +178,22 @@ class HostileBroker:
     def _take(self, session: Session, kind: int, flags: int, body: bytes, size: int) -> None:
         if kind == CONNECT:
             session.five = body[6] == 5
+            if session.five and body[11] == MAXIMUM_PACKET_SIZE:
+                session.limit = struct.unpack_from(">I", body, 12)[0]
             self.greet(session)
         elif kind == PINGREQ:
             self.pings += 1
             session.send(_packet(PINGRESP, b""))
+        elif kind == SUBSCRIBE:
+            mid, topics = _asked(session, body, options=1)
+            self.grant(session, mid, topics)
+        elif kind == UNSUBSCRIBE:
+            mid, topics = _asked(session, body, options=0)
+            session.listens.difference_update(topics)
+            codes = bytes(len(topics)) if session.five else b""
+            session.send(_packet(UNSUBACK, struct.pack(">H", mid) + session.nothing + codes))
+        elif kind == PUBACK:
+            session.answered += 1
         elif kind == DISCONNECT:
             session.cut()
         elif kind == PUBLISH:
@@ -163,6 +204,8 @@ class HostileBroker:
             if size > session.offered.get("maximum_packet_size", size):
                 self.broken.append(f"a packet of {size} bytes")
             self.arrived.take(message.topic, opened(message.payload, message.content_type), time.time())
+            if self.echoes and message.topic in session.listens:
+                session.say(message.topic, message.payload, qos=0)
             self.behave(session, message)
 
     def _message(self, session: Session, flags: int, body: bytes, size: int) -> Message:
@@ -171,7 +214,7 @@ class HostileBroker:
         topic, at = body[2 : 2 + length].decode(), 2 + length
         mid = struct.unpack_from(">H", body, at)[0]
         at += 2
-        message = Message(topic, b"", mid, size)
+        message = Message(topic, b"", mid, size, retain=bool(flags & 1))
         if session.five:
             end = at + 1 + body[at]
             at += 1
@@ -209,8 +252,23 @@ def hostile(greet: Greet = Session.accept, behave: Behave = Session.ack) -> Iter
         broker.close()
 
 
-def _packet(kind: int, body: bytes) -> bytes:
-    return bytes([kind << 4, len(body)]) + body
+def _packet(kind: int, body: bytes, flags: int = 0) -> bytes:
+    length, left = bytearray(), len(body)
+    while left > 0x7F:
+        length.append(left & 0x7F | 0x80)
+        left >>= 7
+    return bytes([kind << 4 | flags, *length, left]) + body
+
+
+def _asked(session: Session, body: bytes, options: int) -> tuple[int, list[str]]:
+    """(message id, topics) of a SUBSCRIBE or UNSUBSCRIBE without properties; `options`: bytes after each topic."""
+    mid, at = struct.unpack_from(">H", body)[0], 3 if session.five else 2
+    topics = []
+    while at < len(body):
+        end = at + 2 + int(struct.unpack_from(">H", body, at)[0])
+        topics.append(body[at + 2 : end].decode())
+        at = end + options
+    return mid, topics
 
 
 def _packets(line: socket.socket, torn: int | None) -> Iterator[tuple[int, int, bytes, int]]:

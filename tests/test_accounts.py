@@ -179,7 +179,7 @@ def test_a_hash_is_what_rfc_7914_says() -> None:
 
 
 def test_what_could_not_be_written_does_not_come_to_be_with_the_next_write(people: People, tmp_path: Path) -> None:
-    (tmp_path / "accounts.part").mkdir()  # so that nothing can be written, also for root
+    (tmp_path / "accounts.json.new").mkdir()  # so that nothing can be written, also for root
     with pytest.raises(ControlError, match="cannot be written"):
         people.add("mal", "technician", "G2", FIRST)
     with pytest.raises(ControlError, match="cannot be written"):
@@ -187,7 +187,7 @@ def test_what_could_not_be_written_does_not_come_to_be_with_the_next_write(peopl
     with pytest.raises(ControlError, match="cannot be written"):
         people.remove("wang")
     assert people.names() == ["wang"]
-    (tmp_path / "accounts.part").rmdir()
+    (tmp_path / "accounts.json.new").rmdir()
     people.add("li", "technician", "", FIRST)
     again = People(tmp_path / "accounts.json")
     assert again.names() == ["li", "wang"]

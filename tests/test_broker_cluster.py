@@ -18,6 +18,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.config import Config, Tls
+from agent.connection import Connection
+from agent.messages import HEARD
 from agent.tls import context
 from hwsim.subscriber import Account
 from tests.authority import Authority
@@ -28,6 +30,7 @@ from tests.whole import free_port, wait
 pytestmark = [pytest.mark.peer("nats-server", "openssl")]
 SHIPPED = ROOT / "deploy/brokers/nats"
 ROWS = 20_000
+PAYLOAD = b'{"outcome": "none"}'
 
 
 class Cluster:
@@ -100,7 +103,20 @@ class Cluster:
         hosts = ", ".join(f'"127.0.0.1:{self.ports[node]}"' for node in nodes)
         ours = self.tls("atm")
         tls = f'ca = "{ours.ca}"\ncertificate = "{ours.certificate}"\nkey = "{ours.key}"\n'
-        return settings(folder, 0, f'hosts = [{hosts}]\nprotocol = "3.1.1"', terminal=name, tls=tls)
+        more = f'hosts = [{hosts}]\nprotocol = "3.1.1"'
+        return settings(folder, 0, more, terminal=name, tls=tls, push='signers = "signers.toml"')
+
+    def say(self, who: str, *topics: str) -> None:
+        """Publish PAYLOAD on these topics, retained, until each is acknowledged."""
+        broker = self.config(self.folder, (0,)).broker
+        assert broker is not None
+        one = Connection(broker, broker.addresses[0], f"{who}-speaks", context(self.tls(who)))
+        one.open(threading.Event())
+        for topic in topics:
+            one.publish(f"tillwire/v1/coop/{topic}", PAYLOAD, retain=True)
+        while len(one.events) < len(topics):
+            one.turn(1.0)
+        one.close()
 
     def _accepts(self, number: int) -> bool:
         centre = Centre(self, client=f"probe{number}", nodes=(number,))
@@ -116,6 +132,7 @@ class Centre:
     def __init__(self, cluster: Cluster, client: str = "centre", nodes: tuple[int, ...] = (0, 1, 2)) -> None:
         self.account, self.stop, self.ready = Account(), threading.Event(), threading.Event()
         self._cluster, self._client, self._nodes = cluster, client, list(nodes)
+        self.topics: set[str] = set()
 
     @property
     def node(self) -> int:
@@ -152,6 +169,7 @@ class Centre:
         return any(accepted)
 
     def _take(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
+        self.topics.add(message.topic.removeprefix("tillwire/v1/coop/"))
         self.account.take(message.topic, bytes(message.payload), time.time())
 
     def run(self) -> None:
@@ -173,16 +191,23 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 def test_a_node_killed_in_the_middle_of_a_backlog_loses_nothing_and_no_order(
     cluster: Cluster, tmp_path: Path
 ) -> None:
+    """And before, what is sent to a terminal reaches it from the centre only, not from itself or another."""
     wait("a holder", lambda: cluster.holder() >= 0)
     nodes = (cluster.holder(), (cluster.holder() + 1) % 3, (cluster.holder() + 2) % 3)
     centre = Centre(cluster, nodes=nodes)
     threading.Thread(target=centre.run, daemon=True).start()
     try:
         wait("the centre's subscription", centre.ready.is_set)
+        sent = [f"ATM-000{number}/{suffix}" for number in (1, 2) for suffix in HEARD]
+        cluster.say("atm", *sent, "ATM-0001/config/reported")
+        cluster.say("centre", "ATM-0001/config/desired")
+        wait("what may be said", lambda: len(centre.topics) == 2)
+        assert centre.topics == {"ATM-0001/config/reported", "ATM-0001/config/desired"}
         with terminal(cluster.config(tmp_path, nodes), rows=ROWS) as one:
             wait("a part of the backlog", lambda: len(centre.account.rows) > ROWS / 10)
             assert centre.node == nodes[0]
             cluster.kill(centre.node)
+            assert one.heard == [("config/desired", PAYLOAD)]
             assert len(centre.account.rows) < ROWS, "it was killed in the middle"
             wait("every acknowledgement", one.delivered, 60.0)
             wait("every row at the centre", lambda: len(centre.account.rows) >= ROWS, 60.0)

@@ -19,6 +19,7 @@ from agent.config import load
 from agent.crypto.ed25519 import PublicKey, SigningKey
 from agent.crypto.signing import pae
 from agent.errors import EnvelopeRefused
+from agent.inforce import begin
 from agent.model import Batch
 from agent.notary import Notary
 from agent.service import Service
@@ -244,7 +245,7 @@ CONFIG = '[terminal]\norg = "coop"\nid = "ATM-0001"\ndata = "data"\n[control]\ns
 
 def run(folder: Path) -> tuple[Service, threading.Thread]:
     (folder / "terminal.toml").write_text(CONFIG)
-    service = Service(load(folder / "terminal.toml"))
+    service = Service(begin(folder / "terminal.toml"))
     thread = threading.Thread(target=service.run)
     thread.start()
     wait("the agent", (folder / "tw.sock").exists)

@@ -232,7 +232,7 @@ def commands() -> list[str]:
     return sorted(found)
 
 
-GIVES_A_DOCUMENT = {"keyroom order", "keyroom sign"}
+GIVES_A_DOCUMENT = {"keyroom order", "keyroom sign", "push sign", "push cosign"}
 
 
 @pytest.mark.parametrize("command", commands())
@@ -247,6 +247,7 @@ def test_each_command_has_help_an_example_and_json(command: str) -> None:
 @pytest.mark.parametrize("command", commands())
 def test_each_command_is_in_the_readme_or_on_its_page(command: str) -> None:
     pages = {"keyroom": "docs/keyroom.md", "keys": "docs/keys.md", "accounts": "docs/keys.md"}
+    pages |= {"push": "docs/operations.md", "config": "docs/operations.md"}
     page = pages.get(command.split()[0], "README.md")
     assert f"tillwire {command}" in (Path(__file__).parent.parent / page).read_text("utf-8")
 

@@ -15,9 +15,9 @@ import pytest
 from agent import state
 from agent.cli import asking
 from agent.clock import STEP, Clock, Instant, Offsets, Trail
-from agent.config import load
 from agent.core import Core
 from agent.faults import Faults
+from agent.inforce import begin
 from agent.model import Heard, Note, Reading, StoredPoint
 from agent.service import Service
 from agent.timepiece import look
@@ -269,7 +269,7 @@ def wake(folder: Path, name: str) -> None:
 
 def test_an_agent_lives_through_a_clock_that_is_set_a_year_ahead_and_before_its_last_row(tmp_path: Path) -> None:
     clock = FakeClock()
-    service = Service(load(configured(tmp_path)), clock)
+    service = Service(begin(configured(tmp_path)), clock)
     running = threading.Thread(target=service.run)
     running.start()
     try:

@@ -246,6 +246,17 @@ def test_an_order_is_not_used_up_on_a_pad_that_is_lost_or_was_opened(change: dic
     assert stage.state() is State.IDLE
 
 
+def test_no_order_is_opened_while_a_push_is_tried() -> None:
+    stage = Stage().ready()
+    stage.tried = "a push is being tried"
+    with pytest.raises(ControlError, match="no ceremony can begin: a push is being tried; wait for its end"):
+        stage.open(today())
+    assert "opened" not in stage.events()
+    stage.tried = ""
+    stage.open(today())
+    assert "opened" in stage.events()
+
+
 def test_a_pad_that_was_never_heard_is_not_another_terminals() -> None:
     with pytest.raises(ControlError, match="connection to the device was lost"):
         Stage().open(today())

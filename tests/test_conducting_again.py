@@ -2,6 +2,8 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -9,8 +11,11 @@ from agent.conducting import BY
 from agent.crypto import steps
 from agent.crypto.steps import State
 from agent.errors import BlockRefused, ControlError
+from agent.inforce import Begun
 from agent.model import Heard, Operation, Outcome
-from agent.service import Service, _Worker
+from agent.pushparts import PushParts
+from agent.service import Service
+from agent.workers import Worker
 from tests.ceremonies import SITE
 from tests.conductor import Stage, begun, today
 from tests.test_keytable import GOOD_SIGNERS, table
@@ -98,7 +103,7 @@ def test_what_nobody_waits_for_any_more_is_not_done() -> None:
 def test_a_bug_in_a_task_reaches_who_asked_and_the_thread_goes_on_once_it_is_started_again() -> None:
     stage = begun(State.CONFIRM)
     conducting = stage.conducting
-    worker = _Worker("keys", conducting.run)
+    worker = Worker("keys", conducting.run)
     worker.start()
 
     def wrong(error: Exception) -> None:
@@ -128,7 +133,7 @@ def test_a_bug_in_a_task_reaches_who_asked_and_the_thread_goes_on_once_it_is_sta
 def test_the_core_hands_on_no_question_that_was_given_up_and_says_so(tmp_path: Path) -> None:
     (tmp_path / "hq").mkdir()
     (tmp_path / "hq/signers.toml").write_text(GOOD_SIGNERS)
-    service = Service(table(tmp_path, age_days='0\n[control]\nsocket = "s"'))
+    service = Service(Begun(table(tmp_path, age_days='0\n[control]\nsocket = "s"'), Path(), b""))
     try:
         for number, by in ((1, BY), (2, "wang")):
             service._perform_late(Operation(f"o-{number}", "epp1", "key_enter", by), 5.0)
@@ -138,7 +143,23 @@ def test_the_core_hands_on_no_question_that_was_given_up_and_says_so(tmp_path: P
         (outcome,) = told.items
         assert isinstance(outcome, Outcome)
         assert (told.device, outcome.operation, outcome.result) == ("epp1", "o-1", "refused")
-        assert [asked.id for asked in service._links["epp1"]._asked] == ["o-2"]
+        link = service._links.of("epp1")
+        assert link
+        assert [asked.id for asked in link._asked] == ["o-2"]
+    finally:
+        service._store.close()
+        service._control._lobby.close()
+
+
+def test_the_conductor_of_an_agent_knows_when_a_push_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "hq").mkdir()
+    (tmp_path / "hq/signers.toml").write_text(GOOD_SIGNERS)
+    service = Service(Begun(table(tmp_path, age_days='0\n[control]\nsocket = "s"'), Path(), b""))
+    try:
+        assert service._keys
+        assert not service._keys.conducting._tried()
+        service._pushes = cast("PushParts", SimpleNamespace(tried="a push is being tried"))
+        assert service._keys.conducting._tried() == "a push is being tried"
     finally:
         service._store.close()
         service._control._lobby.close()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import load, parse
+from agent.config import load, merged, parse
 from agent.errors import ConfigError
 
 GOOD = """
@@ -210,3 +210,25 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b'[terminal]\nid = "\xe9"\n')
     with pytest.raises(ConfigError, match=r"latin\.toml: not valid TOML"):
         load(tmp_path / "latin.toml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[devices.x]\nkind = "ups"\nport = "ws://joe:Pass.9@192.0.2.1/"\n',
+        '[devices.x]\nkind = "ups"\nport = "socket://joe:Pass.9@192.0.2.1:99999"\n',
+        '[devices.x]\nkind = "ups"\nport = ["ws://joe:Pass.9@192.0.2.1/"]\n',
+        "".join(f'[devices.{x}]\nkind = "ups"\nport = "socket://joe:Pass.9@h:9"\n' for x in "xy"),
+        '[broker]\nhosts = ["joe:Pass.9@h"]\n',
+        '[broker]\nhosts = "joe:Pass.9@h"\n',
+        '[broker]\nhost = "joe:Pass.9@h"\n',
+        'broker = "mqtt://joe:Pass.9@h"\n',
+    ],
+)
+def test_no_sentence_repeats_a_login(text: str, tmp_path: Path) -> None:
+    own = '[terminal]\norg = "coop"\nid = "A"\ndata = "data"\n'
+    for local, pushed in ((own, text), (text + own, "")):
+        with pytest.raises(ConfigError) as error:
+            merged(local.encode(), pushed.encode(), tmp_path) if pushed else parse(local.encode(), tmp_path)
+        assert "Pass" not in str(error.value)
+        assert "joe" not in str(error.value)

@@ -17,6 +17,7 @@ from agent.committing import OFTEN, WITHIN, Committing
 from agent.config import parse
 from agent.errors import StoreCorrupt, StoreError
 from agent.model import Batch, Fault, StoredPoint
+from agent.outbox import Outbox
 from agent.publishing import Publishing
 from agent.store import FILE, Reader, Store
 from tests.test_disk import MIB, Core, fill, row
@@ -51,7 +52,8 @@ def publishing(store: Store, reader: Reader, folder: Path) -> Publishing:
         '[terminal]\norg = "coop"\nid = "T1"\ndata = "data"\n[uplink]\nlinger = 0.0\n[broker]\nhost = "127.0.0.1"\n'
     )
     config = parse(text.encode(), folder)
-    made = Publishing(config, store, reader, Unplugged(config), "s", of_terminal(config), no_device, (), deque())
+    account, box = of_terminal(config), Outbox()
+    made = Publishing(config, store, reader, Unplugged(config), "s", account, no_device, (), deque(), box, None)
     made.delivery.news(True, time.monotonic())
     return made
 

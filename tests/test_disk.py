@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from agent.committing import MANY, Committing
-from agent.config import load
 from agent.datafolder import LOW
 from agent.errors import StoreCorrupt, StoreError, StoreFull
+from agent.inforce import begin
 from agent.ledger import chained
 from agent.model import Batch, Fault, Heard, Note, Reading, StoredPoint
 from agent.reading import Reader
@@ -199,7 +199,7 @@ def test_memory_is_bounded_and_what_is_not_taken_up_is_counted(tmp_path: Path) -
     assert core.committing.take(Batch(), now=True)
     assert store.head == MANY
     store.close()
-    service = Service(load(Site(tmp_path, devices=UPS, fleet=FLEET).configure(UPS)))
+    service = Service(begin(Site(tmp_path, devices=UPS, fleet=FLEET).configure(UPS)))
     for number in range(MANY + 5):
         service._put(Heard("ups1", (Reading("mains", "ok", float(number)),)))
     assert service._queue.qsize() == MANY

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.answers import NOBODY
 from agent.config import Config
 from agent.store import Store
-from agent.uplink import NOBODY, Uplink
+from agent.uplink import Uplink
 from tests.hostile_broker import HostileBroker, Message, Session, hostile
 from tests.uplinks import Terminal, no_device, settings, terminal
 from tests.whole import free_port, wait
@@ -141,7 +142,7 @@ def test_who_cannot_read_the_store_goes_to_no_broker_and_gathers_no_news(tmp_pat
     config = settings(tmp_path, free_port())  # where nobody answers
     store = Store(config.terminal.data, config.terminal.id)
     uplink = Uplink(config, store, [], no_device, "boot", "test", threading.Event())
-    uplink.status = ("connected", "until now")
+    uplink._saying.say("connected", "until now")
     uplink.poke(True)
     store.path.rename(store.path.with_name("away"))
     assert "store.db cannot be used" in str(uplink._connection())

@@ -160,6 +160,25 @@ def test_every_operation_gets_an_outcome_also_without_a_line(tmp_path: Path) -> 
     assert not thread.is_alive()
 
 
+def test_what_is_asked_of_a_link_that_has_ended_is_refused_at_once(port: str) -> None:
+    heard: list[Heard] = []
+    stop = threading.Event()
+    one = device(port)
+    link = Link(one, [one], heard.append, stop)
+    thread = threading.Thread(target=link.run)
+    thread.start()
+    link.perform(Operation("running", "d", "self_test", "root"))
+    wait("it is under way", lambda: "running" in link._running)
+    stop.set()
+    thread.join(10.0)
+    link.perform(Operation("late", "d", "self_test", "root"))
+    found = [i for h in heard for i in h.items if isinstance(i, Outcome)]
+    assert [(o.operation, o.result) for o in found] == [("running", "unanswered"), ("late", "refused")]
+    assert all("the agent has closed the line" in outcome.detail for outcome in found)
+    assert "look at the device" in found[0].detail
+    assert found[1].detail.startswith("nothing was sent")
+
+
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Site]:
     with site(tmp_path, devices=UPS, fleet=FLEET) as one:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from agent.committing import MANY, PIECE
-from agent.config import load
 from agent.errors import StoreCorrupt, StoreFull
+from agent.inforce import begin
 from agent.model import Batch, Fault, Heard, Operation, Outcome, StoredPoint
 from agent.pruning import LOG, SLICE
 from agent.service import Service
@@ -233,7 +233,7 @@ def test_what_cannot_be_spelled_costs_nothing_else(
 
 
 def test_an_operation_that_cannot_be_ledgered_is_not_performed(tmp_path: Path) -> None:
-    service = Service(load(Site(tmp_path, devices=UPS, fleet=FLEET).configure(UPS)))
+    service = Service(begin(Site(tmp_path, devices=UPS, fleet=FLEET).configure(UPS)))
     operation = Operation("o-1", "ups1", "test", "\udcff", {})
     batch = service._core.step([operation], 1.0, 1000)
     assert service._committing.take(batch)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import load
+from agent.inforce import begin
 from agent.schema import PAGE
 from agent.service import Service
 from tests.whole import Site, site, wait
@@ -42,7 +42,7 @@ def test_a_thread_that_dies_is_started_again_and_is_a_row(tmp_path: Path, name: 
         terminal.start("subscriber")
         terminal.start("hwsim")
         wait("the port", (tmp_path / "atm1/ups1").exists)
-        service = Service(load(tmp_path / "terminal.toml"))
+        service = Service(begin(tmp_path / "terminal.toml"))
         running = threading.Thread(target=service.run)
         running.start()
         try:

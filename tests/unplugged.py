@@ -18,6 +18,7 @@ from agent.byteaccount import of_terminal
 from agent.config import Config, parse
 from agent.messages import DeviceState, PointState
 from agent.model import Batch, StoredPoint
+from agent.outbox import Outbox
 from agent.posting import OVERHEAD, Post
 from agent.publishing import Publishing
 from agent.store import Reader, Store
@@ -106,6 +107,8 @@ class _Life:
             self._state,
             names,
             deque(),
+            Outbox(),
+            None,
         )
         self._store.on_commit = lambda urgent: self._publishing.delivery.news(urgent, self._now)
         self._store.commit(Batch(points=[StoredPoint(d, p, 0, True, MORNING) for d, p in self._counts]))

@@ -18,6 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from agent.config import Config, Tls, parse
 from agent.messages import DeviceState
 from agent.model import Batch
+from agent.outbox import Outbox
 from agent.store import Store
 from agent.tls import context
 from agent.uplink import Uplink
@@ -85,23 +86,29 @@ class Mosquitto:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
-def settings(folder: Path, port: int, more: str = "", *, terminal: str = "ATM-0001", tls: str = "") -> Config:
-    """A configuration; `more` goes into [broker], `tls` into [broker.tls]."""
+def settings(
+    folder: Path, port: int, more: str = "", *, terminal: str = "ATM-0001", tls: str = "", push: str = ""
+) -> Config:
+    """A configuration; `more` goes into [broker], `tls` into [broker.tls]. It is pushed to with `push`."""
     where = "" if "host" in more else f'host = "127.0.0.1"\nport = {port}\n'
     text = (
         f'[terminal]\norg = "coop"\nid = "{terminal}"\ndata = "data"\n'
         f"[uplink]\nretry = 0.1\nrefused = 0.4\nlinger = 0.0\n[broker]\n{where}keepalive = 5\n{more}\n"
     )
-    return parse((text + (f"[broker.tls]\n{tls}\n" if tls else "")).encode(), folder)
+    text += (f"[broker.tls]\n{tls}\n" if tls else "") + (f"[push]\n{push}\n" if push else "")
+    return parse(text.encode(), folder)
 
 
 class Terminal:
     """An uplink that runs on a thread, and its store with rows that are to be delivered."""
 
-    def __init__(self, config: Config, rows: int = 3) -> None:
+    def __init__(self, config: Config, rows: int = 3, outbox: Outbox | None = None) -> None:
         self.store = Store(config.terminal.data, config.terminal.id)
         self.stop = threading.Event()
-        self.uplink = Uplink(config, self.store, [], no_device, "boot", "test", self.stop)
+        self.heard: list[tuple[str, bytes]] = []
+        self.uplink = Uplink(
+            config, self.store, [], no_device, "boot", "test", self.stop, hear=self._hear, outbox=outbox
+        )
         self.store.on_commit = self.uplink.poke
         self.commit(rows)
         self._thread = threading.Thread(target=self.uplink.run, daemon=True)
@@ -117,6 +124,9 @@ class Terminal:
 
     def delivered(self) -> bool:
         return self.store.acked == self.store.head
+
+    def _hear(self, kind: str, payload: bytes) -> None:
+        self.heard.append((kind, payload))
 
     def close(self) -> None:
         self.stop.set()

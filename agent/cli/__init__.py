@@ -1,7 +1,7 @@
 """This file knows the `tillwire` command: its groups, and how every failure becomes a sentence and an exit code.
 
     0  fine
-    1  something is not well: a device silent, a fault open, the ledger broken, a key refused
+    1  something is not well: a device silent, a fault open, the ledger broken, a key or push refused
     2  usage, also a configuration that is not right
     3  cannot be done here: the agent is not running, no permission, a port that is missing
     70 a bug of ours; 130 Ctrl-C
@@ -15,8 +15,22 @@ from typing import Annotated
 
 import typer
 
-from agent.cli import accounts, config, devices, diagnose, exposed, keyroom, keys, ledger, printing, probe, watch
-from agent.errors import ConfigError, ControlError, CryptoError, TillwireError
+from agent.cli import (
+    accounts,
+    config,
+    devices,
+    diagnose,
+    exposed,
+    keyroom,
+    keys,
+    ledger,
+    printing,
+    probe,
+    push,
+    rollout,
+    watch,
+)
+from agent.errors import ConfigError, ControlError, CryptoError, PushRefused, TillwireError
 
 app = typer.Typer(
     name="tillwire",
@@ -37,6 +51,8 @@ app.add_typer(config.app)
 app.add_typer(keyroom.app)
 app.add_typer(keys.app)
 app.add_typer(accounts.app)
+rollout.join(push.app)
+app.add_typer(push.app)
 
 
 def _tell_version(wanted: bool) -> None:
@@ -89,7 +105,7 @@ def _status(error: TillwireError) -> int:
             return status
         case ConfigError():
             return 2
-        case CryptoError():
+        case CryptoError() | PushRefused():
             return 1
         case _:
             return 3

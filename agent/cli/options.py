@@ -40,6 +40,27 @@ Redated = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Do not ask.")]
 
+AtBroker = Annotated[str, typer.Option("--broker", metavar="HOST:PORT", help="The broker.", show_default=False)]
+MqttVersion = Annotated[str, typer.Option("--protocol", help="MQTT version: 5 or 3.1.1.")]
+Ca = Annotated[
+    Path | None,
+    typer.Option("--ca", metavar="FILE", readable=False, help="Authority of the broker's certificate: use TLS."),
+]
+Certificate = Annotated[
+    Path | None, typer.Option("--certificate", metavar="FILE", readable=False, help="The centre's certificate.")
+]
+CertificateKey = Annotated[
+    Path | None, typer.Option("--key", metavar="FILE", readable=False, help="The key to the certificate.")
+]
+Gather = Annotated[
+    float,
+    typer.Option(
+        "--gather",
+        min=0.1,
+        help="Seconds without a message after which all that stands at the broker counts as heard.",
+    ),
+]
+
 
 def language(lang: Language | None) -> Language:
     """The language to use: the one given, else Chinese where the locale is Chinese, else English."""

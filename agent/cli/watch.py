@@ -46,7 +46,7 @@ def watch(
     if first is None:
         raise asking.cut_short()
     report = only(first, name)
-    events = (event for event in events if _concerns(event, name))
+    events = (_narrowed(event, name) for event in events if _concerns(event, name))
     if as_json:
         _lines(report, events)
     elif sys.stdout.isatty():
@@ -61,6 +61,11 @@ def _concerns(event: Facts, name: str) -> bool:
     if "device" in event:
         return name in ("", event["device"]["name"])
     return name in ("", event.get("row", {}).get("device", name))
+
+
+def _narrowed(event: dict[str, Any], name: str) -> dict[str, Any]:
+    """The report of another configuration with the one device only. Raises ControlError when it has none."""
+    return only(event, name) if "devices" in event else event
 
 
 def _lines(report: Facts, events: Iterator[Facts]) -> None:
@@ -92,6 +97,8 @@ def _screen(report: dict[str, Any], events: Iterator[Facts], one: bool, lang: La
             report = {**report, "at": event.get("beat", time.time_ns() // 1_000_000)}
             if "row" in event:
                 rows.append(event["row"])
+            if "devices" in event:
+                report = {**event, "at": report["at"]}
             if new := event.get("device"):
                 report["devices"] = [new if d["name"] == new["name"] else d for d in report["devices"]]
             live.update(_picture(report, rows, one, lang, drawing), refresh=True)

@@ -14,6 +14,7 @@ from typing import Protocol
 from Crypto.Hash import SHA256
 from Crypto.Protocol.KDF import HKDF, scrypt
 
+from agent import durable
 from agent.crypto.secret import Secret
 from agent.errors import SealRefused
 
@@ -142,21 +143,8 @@ def write(path: Path, data: bytes) -> None:
 
     Raises SealRefused("unwritten").
     """
-    beside = path.with_name(path.name + ".new")
     try:
-        beside.unlink(missing_ok=True)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        if os.name == "posix":
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        durable.write(path, data)
     except OSError as error:
         raise SealRefused("unwritten", f"{path}: cannot be written ({error.strerror})") from None
 

@@ -20,6 +20,7 @@ What is refused, `EnvelopeRefused.reason`:
     unsigned       without a signature
     bad_signature  by a key that we know, and it does not hold: something was changed
     same_signer    one person signed twice
+    revoked_key    by a key that was revoked: whatever else was signed, somebody may have stolen it
     unknown_key    too few signatures count, because we do not know the key of others
     too_few        too few people signed
     wrong_role     enough people signed, but they have not the roles that the rule asks for
@@ -42,14 +43,16 @@ RECEIPT = "application/vnd.tillwire.key-receipt+json"
 CONFIGURATION = "application/vnd.tillwire.configuration+json"
 COMMAND = "application/vnd.tillwire.command+json"
 CHECKPOINT = "application/vnd.tillwire.checkpoint+json"
+TRUST = "application/vnd.tillwire.trust+json"
 
 MOST_SIGNATURES = 8
-_SENTENCES = {
+SENTENCES = {
     "too_large": "the signed envelope is larger than is allowed here: ask its sender for a smaller one",
     "not_valid": "this is not a signed envelope as we read it: ask its sender for the original file",
     "wrong_type": "the signed envelope is for another purpose: give the one that was made for this",
     "unsigned": "nobody signed this: ask its sender for the signed one",
-    "bad_signature": "a signature does not hold: what was signed, or the signature, was changed on the way",
+    "bad_signature": "a signature does not hold, something was changed on the way: ask its sender for the original",
+    "revoked_key": "a signature is by a key that was revoked: have it signed anew, and ask who used that key",
     "same_signer": "one person signed twice: each signature must come from another person",
     "unknown_key": "a signature is by a key that this terminal does not know: ask who signed, and with which key",
     "too_few": "too few people signed this: ask for the missing signature",
@@ -94,9 +97,13 @@ class Rule:
 
 
 class Keyring:
-    """Whose signature counts. Raises KeyRefused when a key stands in it twice: it would be two people."""
+    """Whose signature counts. Raises KeyRefused when a key stands in it twice: it would be two people.
 
-    def __init__(self, signers: Iterable[Signer]) -> None:
+    revoked: ids of keys, known or not, with which nothing may be signed that is acted on.
+    """
+
+    def __init__(self, signers: Iterable[Signer], revoked: Iterable[str] = ()) -> None:
+        self.revoked = frozenset(revoked)
         self._signers: dict[str, Signer] = {}
         for signer in signers:
             if signer.key.id in self._signers:
@@ -165,7 +172,7 @@ class Envelope:
                 raise ValueError
             return cls(found["payloadType"], _bytes(found["payload"]), signatures)
         except (ValueError, TypeError):
-            raise EnvelopeRefused("not_valid", _SENTENCES["not_valid"]) from None
+            raise EnvelopeRefused("not_valid", SENTENCES["not_valid"]) from None
 
 
 def accept(text: bytes, rule: Rule, keyring: Keyring) -> Accepted:
@@ -183,6 +190,8 @@ def accept(text: bytes, rule: Rule, keyring: Keyring) -> Accepted:
         _refuse("wrong_type")
     if not envelope.signatures:
         _refuse("unsigned")
+    if any(key_id in keyring.revoked for key_id, _ in envelope.signatures):
+        _refuse("revoked_key")
     signed, signers = pae(envelope.kind, envelope.unverified), []
     for key_id, signature in envelope.signatures:
         signer = keyring.find(key_id)
@@ -200,7 +209,7 @@ def accept(text: bytes, rule: Rule, keyring: Keyring) -> Accepted:
 
 
 def _refuse(reason: str) -> NoReturn:
-    raise EnvelopeRefused(reason, _SENTENCES[reason])
+    raise EnvelopeRefused(reason, SENTENCES[reason])
 
 
 def _base64(data: bytes) -> str:

@@ -25,7 +25,7 @@ def story(recorder: Recorder, seed: int) -> Verdict:
     chance = random.Random(seed)
     verdict = Verdict()
     if chance.random() < 0.2:
-        run = recorder.run(chance.choice(("counting", "sealing", "serving")))
+        run = recorder.run(chance.choice(("counting", "sealing", "serving", "pushing")))
         return run.judged(chance, EACH, between=True)
     begin: Image | None = None
     for _ in range(chance.randint(1, LIVES)):

@@ -18,10 +18,11 @@ from agent.crypto.sealing import SecretStore
 from agent.errors import SealRefused
 from agent.ledger import Row
 from agent.model import StoredPoint
+from agent.shelf import REJECTED, Shelf
 from agent.store import FILE, KEPT, Reader, Store
 from tests.powercut.cuts import Image
 from tests.powercut.disk import Tree
-from tests.powercut.lives import DATA, TERMINAL, batch, commit_unmarked
+from tests.powercut.lives import DATA, PROMISE, PUSHES, TERMINAL, batch, commit_unmarked, digest, envelope
 
 
 class Lost(AssertionError):
@@ -202,3 +203,61 @@ def judge_secrets(image: Image, root: Path) -> None:
     for number, name in enumerate(store.names()):
         if bytes(store.get(name).reveal()) != bytes([number]) * 40:
             raise Lost(f"{name} is another")
+
+
+def judge_pushes(image: Image, root: Path, *, go_on: bool = False) -> None:
+    """What is in force is what was decided, or one of two while that was being decided; what was on probation is
+    not, and is evidence; no command runs twice. Raises Lost, or what Shelf raises.
+
+    go_on: also start again, and push again.
+    """
+    lay(image.tree, root)
+    told = json.loads(image.marks[-1]) if image.marks else PROMISE
+    shelf = Shelf(root / PUSHES)
+    found = shelf.recover(_is_ours)
+    if found.troubles:
+        raise Lost(f"damaged by a power cut: {found.troubles}")
+    counts, before = (kept.version if kept else 0 for kept in (found.in_force, shelf.before()))
+    if [counts, before] not in told["may"]:
+        raise Lost(f"in force is {counts}, behind it {before}, and that is not of {told['may']}")
+    last = found.last
+    if last.outcome and (last.outcome == "committed") != (last.version == counts):
+        raise Lost(f"{last.version} is {last.outcome}, but in force is {counts}")
+    if found.in_force and not _is_ours(found.in_force.envelope):
+        raise Lost("in force is something else")
+    if tried := told["tried"]:
+        _is_rolled_back(shelf, tried, root / PUSHES / REJECTED)
+    if again := [id for id in told["begun"] if shelf.memory.begun(id, 1, 1000 + int(id[1:]), 0)]:
+        raise Lost(f"would run again: {again}")
+    if shelf.memory.trust() not in told["trust"]:
+        raise Lost(f"the chain of trust is {shelf.memory.trust()}")
+    if (shelf.memory.frozen(4999) is not None) not in told["frozen"]:
+        raise Lost(f"the freeze is {shelf.memory.frozen(4999)}")
+    if go_on:
+        _goes_on(shelf, counts, root)
+
+
+def _is_rolled_back(shelf: Shelf, version: int, evidence: Path) -> None:
+    decision = shelf.memory.known(digest(version))
+    if decision is None or decision.outcome != "rolled_back":
+        raise Lost(f"{version} was on probation and would be tried again")
+    if not (evidence / f"{version}-{digest(version)[:12]}.json").exists():
+        raise Lost(f"of {version} there is no evidence")
+
+
+def _goes_on(shelf: Shelf, counts: int, root: Path) -> None:
+    """A start after this one finds the same, and the next push finds its way."""
+    again = Shelf(root / PUSHES).recover(_is_ours)
+    if (again.in_force.version if again.in_force else 0) != counts or again.troubles:
+        raise Lost(f"another start finds {again}")
+    shelf.stage(envelope(9).text, 9, digest(9))
+    shelf.step("applying")
+    shelf.step("probation")
+    shelf.commit()
+    last = Shelf(root / PUSHES).recover(_is_ours)
+    if last.in_force is None or last.in_force.version != 9:
+        raise Lost("the next push is not in force")
+
+
+def _is_ours(text: bytes) -> bool:
+    return any(text == envelope(version).text for version in range(1, 10))

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from agent.accounts import Accounts
-from agent.config import load
 from agent.crypto import keepers
 from agent.crypto.sealing import SecretStore
 from agent.crypto.secret import Secret
+from agent.crypto.signing import CONFIGURATION, Accepted, Envelope
 from agent.errors import StoreCorrupt
+from agent.inforce import begin
 from agent.model import Batch, Fault, Note, StoredPoint
 from agent.service import Service
+from agent.shelf import Shelf, Step
 from agent.store import Store
 
 DATA = "till/data"
@@ -117,7 +119,7 @@ class _Marked(Service):
     """The whole agent; it marks what it accepts, and tells who waits here."""
 
     def __init__(self, config: Path) -> None:
-        super().__init__(load(config))
+        super().__init__(begin(config))
         self.store = self._store
         self.store.set_aside = self._set_aside  # type: ignore[method-assign]
         self.commits: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -183,6 +185,90 @@ def sealing(root: Path, changes: int = 4) -> None:
         mark("secrets", count=number + 1)
 
 
+PUSHES = "till/data/pushes"
+PROMISE: dict[str, Any] = {"may": [[0, 0]], "tried": 0, "begun": [], "trust": [None], "frozen": [False]}
+"""What was promised of pushes before anything happened."""
+
+
+def envelope(version: int) -> Envelope:
+    """A configuration that was pushed; who signed it is not of interest here."""
+    text = f"# {version}\n" + "~" * (version * 700)
+    return Envelope(CONFIGURATION, json.dumps({"version": version, "config": text}).encode())
+
+
+def digest(version: int) -> str:
+    return Accepted(CONFIGURATION, envelope(version).unverified, ()).digest
+
+
+class _MarkedShelf(Shelf):
+    """It marks what it has decided, and then what others were told.
+
+    may: pairs of which one counts, the version in force and the one before (0: the local file); tried: what is on
+    probation; begun, trust, frozen: what `memory` must know, of the last two also one of two.
+    """
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root / PUSHES)
+        self.promise = dict(PROMISE)
+
+    def say(self, **facts: Any) -> None:
+        self.promise |= facts
+        mark("shelf", **self.promise)
+
+    def counts(self) -> list[int]:
+        return [kept.version if kept else 0 for kept in (self.in_force(), self.before())]
+
+    def _take(self, step: Step) -> None:
+        super()._take(step)
+        if step.word == "committing" or (step.is_recall and step.word == "rolling_back"):
+            self.say(may=self.promise["may"][1:], tried=0)
+
+    def push(self, version: int, end: str) -> None:
+        self.stage(envelope(version).text, version, digest(version))
+        if end == "dropped":
+            self.drop()
+            return
+        self.step("applying")
+        self.say(tried=version)
+        self.step("probation")
+        if end == "committed":
+            self.say(may=[self.counts(), [version, self.counts()[0]]], tried=0)
+            self.commit()
+        else:
+            self.step("rolling_back", detail="ups1 did not answer")
+            self.say(tried=0)
+            self.reject("silent", "ups1 did not answer")
+        self.told()
+
+
+def pushing(root: Path) -> None:
+    """Pushes that are committed, rolled back, dropped and recalled, and what else is remembered of the centre."""
+    shelf = _MarkedShelf(root)
+    shelf.recover(lambda envelope: True)
+    shelf.push(1, "committed")
+    shelf.push(2, "rolled back")
+    shelf.push(3, "committed")
+    for number in range(3):
+        shelf.memory.begun(f"c{number}", 1, 1000 + number, 1000 * number)
+        shelf.say(begun=[*shelf.promise["begun"], f"c{number}"])
+        shelf.memory.ended(f"c{number}", "done")
+    shelf.say(may=[[3, 1], [1, 0]])
+    shelf.recall("a technician")
+    shelf.push(4, "dropped")
+    for chain in ("first", "second"):
+        shelf.say(trust=[shelf.promise["trust"][-1], chain])
+        shelf.memory.keep_trust(chain)
+        shelf.say(trust=[chain])
+    shelf.say(frozen=[False, True])
+    shelf.memory.freeze(5000, "li")
+    shelf.say(frozen=[True])
+    shelf.say(frozen=[True, False])
+    shelf.memory.thaw()
+    shelf.say(frozen=[False])
+    shelf.push(5, "committed")
+    shelf.push(6, "committed")
+
+
 if __name__ == "__main__":
-    lives = {life.__name__: life for life in (ledgering, damaged, serving, counting, sealing)}
+    lives = {life.__name__: life for life in (ledgering, damaged, serving, counting, sealing, pushing)}
     lives[sys.argv[1]](Path(sys.argv[2]), **json.loads(sys.argv[3]))

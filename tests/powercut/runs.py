@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.powercut.cuts import Image, images
 from tests.powercut.disk import UNSEEN, Disk, Tree
-from tests.powercut.judging import judge_accounts, judge_secrets, judge_store, lay
+from tests.powercut.judging import judge_accounts, judge_pushes, judge_secrets, judge_store, lay
 from tests.powercut.lives import MACHINE
 from tests.powercut.recording import Op, Step, compiled, found, record
 
@@ -24,6 +24,7 @@ JUDGES: dict[str, Callable[[Image, Path], None]] = {
     "serving": partial(judge_store, ours=False),
     "counting": judge_accounts,
     "sealing": judge_secrets,
+    "pushing": judge_pushes,
 }
 
 
@@ -58,8 +59,8 @@ class Run:
     def judge(self, image: Image, go_on: bool = False) -> str:
         """What is wrong with an image; empty when nothing is."""
         judge = JUDGES[self.life]
-        if go_on and judge is judge_store:
-            judge = partial(judge_store, go_on=True)
+        if go_on and judge in (judge_store, judge_pushes):
+            judge = partial(judge, go_on=True)
         try:
             judge(image, self.folder / "image")
         except Exception as error:
