@@ -136,13 +136,14 @@ DISK = """
 import sys, threading, time
 from pathlib import Path
 from agent.config import parse
+from agent.inforce import Begun
 from agent.model import Heard, Reading
 from agent.service import Service
 from bench.storing import written
 folder, events = Path(sys.argv[1]), int(sys.argv[2])
 text = '[terminal]\\norg = "coop"\\nid = "ATM-0001"\\ndata = "data"\\n[control]\\nsocket = "s"\\n'
 text += '[devices.dispenser1]\\nkind = "dispenser"\\nport = "./none"\\n'
-service = Service(parse(text.encode(), folder))
+service = Service(Begun(parse(text.encode(), folder), Path(), b""))
 threading.Thread(target=service.run, daemon=True).start()
 store = service._store
 def say(unit, n):
