@@ -12,13 +12,13 @@ a crash takes of it is at most KEEP_BYTES or KEEP_SECONDS of the line's use.
 
 import calendar
 import json
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from agent.config import Config
+from agent.durable import write
 
 FILE = "traffic.json"
 DAYS = 62
@@ -87,13 +87,8 @@ class ByteAccount:
 
     def keep(self) -> None:
         """Write the account, if there is anything new; a disk that takes none is not this file's to mend."""
-        part = self.path.with_suffix(".part")
         try:
-            with part.open("w") as file:
-                json.dump({"days": self._days, "told": self.told}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.path)
+            write(self.path, json.dumps({"days": self._days, "told": self.told}).encode())
         except OSError:
             return
         self._unkept = 0

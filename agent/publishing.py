@@ -21,6 +21,7 @@ from agent.outbox import Outbox
 from agent.posting import FRAME, Post
 from agent.proof import SMALL, Proof
 from agent.store import Reader, Store
+from agent.timepiece import wall_ms
 
 ROWS, SIZE = 250, 60_000
 """Most rows and bytes of one message. Beyond it the drain gets no faster, and a message that a thin line breaks off
@@ -76,7 +77,7 @@ class Publishing:
 
     def turn(self, now: float) -> None:
         """Hand over what is due and fits into the window. Raises UplinkError."""
-        wall = _wall()
+        wall = wall_ms()
         self.account.add(*self.post.used(), wall, now)
         self.delivery.spare(
             *spent(self.account.saving(wall), self.config.uplink.linger, self.config.uplink.refresh)
@@ -137,7 +138,7 @@ class Publishing:
     def farewell(self, parting: messages.Parting) -> int:
         """A planned end is said by us; the broker would only say it of a lost connection. Returns the message's id;
         to be called when the window has room."""
-        death = messages.Death(online=False, session=self.session, at=_wall(), reason=parting)
+        death = messages.Death(online=False, session=self.session, at=wall_ms(), reason=parting)
         return self._publish("session", messages.compact(death), retain=True)
 
     def _first(self) -> bool:
@@ -220,7 +221,7 @@ class Publishing:
 
     def _traffic(self, now: float) -> bool:
         """Publish the account of the last day that is over, once; True when there is nothing to tell."""
-        wall = _wall()
+        wall = wall_ms()
         if not (day := self.account.untold(wall)):
             return True
         if not self.delivery.room():
@@ -251,7 +252,3 @@ class Publishing:
             self.proof.sent(mid, payload)
             self.delivery.is_barred = self.proof.waits
         return mid
-
-
-def _wall() -> int:
-    return time.time_ns() // 1_000_000

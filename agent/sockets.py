@@ -182,9 +182,12 @@ class Sockets:
         lines = {one.line: uri for uri, one in self._open.items()}
         ready: list[socket.socket] = [line for line in lines if isinstance(line, ssl.SSLSocket) and line.pending()]
         if not ready:
-            writing = [one.line for one in self._open.values() if one.protocol is None and not one.shaking]
-            found = select.select(list(lines), writing, [], patience)
-            ready = list(dict.fromkeys((*found[0], *found[1])))
+            watch = select.poll()  # `select` would know no descriptor above 1023
+            for one in self._open.values():
+                is_opening = one.protocol is None and not one.shaking
+                watch.register(one.line, select.POLLIN | (select.POLLOUT if is_opening else 0))
+            found = dict(watch.poll(patience * 1000))
+            ready = [line for line in lines if found.get(line.fileno())]
         for line in ready:
             uri = lines[line]
             if self._open[uri].protocol is None:

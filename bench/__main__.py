@@ -1,6 +1,7 @@
 """The figures that README quotes: python -m bench [--quick] [--write]. Each stands beside another of the same run.
 
-Benchmarks, not tests: nothing here passes or fails. `--write` puts the table into bench/RESULTS.md.
+Benchmarks, not tests: nothing here passes or fails. `--write` puts the table into the first section of
+bench/RESULTS.md; what follows is written by hand and stays.
 """
 
 import argparse
@@ -68,6 +69,8 @@ kind = "printer"
 kind = "dispenser"
 """
 DOOR = ONE_PANEL.replace("./pty", "./atm1/rs485").replace("poll = 0.05", "poll = 0.1")
+LINGER = "linger = 1.0"
+"""As where a line costs nothing: deploy/terminal.toml."""
 PANEL = '[terminals.atm1.devices.panel1]\nkind = "modbus"\nline = "rs485"\n'
 Row = tuple[str, str, str, str]
 
@@ -147,7 +150,8 @@ def one_way(listener: Listener, send: Callable[[int], float], count: int) -> lis
 
 def latency(folder: Path, count: int) -> list[Row]:
     """Change on the wire -> subscriber, durable; beside a bare paho publish through the same broker."""
-    site = Site(folder, devices=ONE_PANEL)
+    site = Site(folder)
+    site.configure(ONE_PANEL, LINGER)
     panel = PtyPanel(folder / "pty")
     site.start("broker")
     wait("the broker", site.broker_answers)
@@ -187,7 +191,8 @@ def latency(folder: Path, count: int) -> list[Row]:
 
 def footprint(folder: Path, seconds: float) -> list[Row]:
     """Memory with three devices polled each second, and CPU at 5 events a second."""
-    site = Site(folder, devices=THREE_POLLED, fleet=THREE)
+    site = Site(folder, fleet=THREE)
+    site.configure(THREE_POLLED, LINGER)
     site.start_all()
     wait("the devices", lambda: site.shown("ups1", "mains") and site.shown("dispenser1", "cassette.1.state"))
     bare = _interpreter(IMPORTS, SLEEP)
@@ -215,7 +220,8 @@ def footprint(folder: Path, seconds: float) -> list[Row]:
 
 def events(folder: Path, seconds: float) -> list[Row]:
     """CPU at 5 events a second: a door beside the three devices. A word that went as fast would be folded."""
-    site = Site(folder, devices=THREE_POLLED + DOOR, fleet=THREE + PANEL)
+    site = Site(folder, fleet=THREE + PANEL)
+    site.configure(THREE_POLLED + DOOR, LINGER)
     site.start_all()
     wait("the door", lambda: site.shown("panel1", "safe_door"))
     agent = psutil.Process(site.process("agent"))
@@ -250,21 +256,14 @@ def whole(folder: Path, seconds: float) -> list[Row]:
 
 def start(folder: Path, count: int) -> list[Row]:
     """Process start -> first published state; beside starting an interpreter that only imports the packages."""
-    site = Site(folder, devices=ONE_PANEL)
+    site = Site(folder)
+    site.configure(ONE_PANEL, LINGER)
     panel = PtyPanel(folder / "pty")
     site.start("broker")
     wait("the broker", site.broker_answers)
     ours, theirs = [], []
     for _ in range(count):
-        listener = Listener(site.port, "tillwire/v1/+/+/state/+")
-        time.sleep(0.3)
-        have = len(listener.arrived)
-        begun = time.perf_counter()
-        site.start("agent")
-        wait("a state", lambda have=have, listener=listener: len(listener.arrived) > have)
-        ours.append((listener.arrived[have] - begun) * 1000)
-        site.end("agent")
-        listener.close()
+        ours.append(_first_state(site))
         begun = time.perf_counter()
         subprocess.run([sys.executable, "-c", IMPORTS], check=True)
         theirs.append((time.perf_counter() - begun) * 1000)
@@ -305,6 +304,8 @@ def main() -> int:
         *pushcost.MEASURES,
     )
     names = [measure.__name__ for measure, _, _ in measures]
+    if chosen.write and chosen.only:
+        parser.error("--write puts the whole table into the file: leave --only away")
     if unknown := set(chosen.only or ()) - set(names):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there is {', '.join(names)}")
     for measure, full, quick in measures:
@@ -316,12 +317,31 @@ def main() -> int:
     table = ["| figure | ours | beside it, same run | ratio |", "|---|---|---|---|"]
     table += [f"| {' | '.join(row)} |" for row in rows]
     print("\n".join(table))
-    if chosen.write and not chosen.only:
-        where = f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}"
-        head = f"# Results\n\n`make bench ARGS=--write` on {where}, everything on loopback; medians.\n\n"
-        tail = (HERE / "peers.md").read_text() if (HERE / "peers.md").exists() else ""
-        (HERE / "RESULTS.md").write_text(head + "\n".join(table) + "\n" + tail)
+    if chosen.write:
+        file = HERE / "RESULTS.md"
+        file.write_text(renewed(file.read_text(), table))
     return 0
+
+
+def renewed(results: str, table: list[str]) -> str:
+    """The text of RESULTS.md with this table in its first section. The sections after it are written by hand."""
+    where = f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}"
+    head = f"# Results\n\n`make bench ARGS=--write` on {where}, everything on loopback; medians.\n\n"
+    _, mark, by_hand = results.partition("\n## ")
+    return head + "\n".join(table) + "\n" + mark + by_hand
+
+
+def _first_state(site: Site) -> float:
+    """Milliseconds from the start of the agent's process to the first state that it publishes."""
+    listener = Listener(site.port, "tillwire/v1/+/+/state/+")
+    time.sleep(0.3)
+    have = len(listener.arrived)
+    begun = time.perf_counter()
+    site.start("agent")
+    wait("a state", lambda: len(listener.arrived) > have)
+    site.end("agent")
+    listener.close()
+    return (listener.arrived[have] - begun) * 1000
 
 
 def _share(values: list[float], percent: int) -> float:

@@ -7,17 +7,15 @@ comes.
 
 import json
 import logging
-import multiprocessing
 import os
 import pty
-import resource
 import selectors
 import socket
 import threading
 import time
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -31,6 +29,7 @@ from agent.crypto.signing import CONFIGURATION
 from agent.inforce import begin
 from agent.messages import topic
 from agent.service import Service
+from bench.processes import processes, settle
 from hwsim.ups import Ups
 from tests.pushing import DAY, TRUSTED, configuration, sealed
 from tests.whole import wait
@@ -219,12 +218,9 @@ class Centre:
         self._client.loop_stop()
 
 
-def work(pipe: Pipe, folder: Path, numbers: range, port: int) -> None:
+def work(pipe: Pipe, numbers: range, folder: Path, port: int) -> None:
     """One process of terminals. It tells how many are up whenever it is asked."""
-    threading.stack_size(512 * 1024)
-    logging.disable()
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    settle()
     twins = Twins()
     agents = [Agent(folder, number, twins, port) for number in numbers]
     while pipe.recv() != "end":
@@ -232,27 +228,9 @@ def work(pipe: Pipe, folder: Path, numbers: range, port: int) -> None:
     os._exit(0)
 
 
-@contextmanager
-def many(folder: Path, terminals: int, port: int) -> Iterator[list[Pipe]]:
+def many(folder: Path, terminals: int, port: int) -> AbstractContextManager[list[Pipe]]:
     """So many terminals in processes of EACH; a pipe to each."""
-    spawn = multiprocessing.get_context("spawn")
-    pipes, started = [], []
-    for first in range(0, terminals, EACH):
-        mine, theirs = spawn.Pipe()
-        numbers = range(first, min(first + EACH, terminals))
-        process = spawn.Process(target=work, args=(theirs, folder, numbers, port), daemon=True)
-        process.start()
-        pipes.append(mine)
-        started.append(process)
-    try:
-        yield pipes
-    finally:
-        for pipe in pipes:
-            pipe.send("end")
-        for process in started:
-            process.join(10)
-            if process.is_alive():
-                process.kill()
+    return processes(work, terminals, EACH, folder, port)
 
 
 def up(pipes: list[Pipe]) -> tuple[int, int]:

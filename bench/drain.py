@@ -18,7 +18,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from agent.ledger import canonical
-from agent.messages import DEFLATED
+from agent.messages import DEFLATED, DeviceState
 from agent.model import Batch
 from agent.store import Store
 from agent.uplink import Uplink
@@ -128,7 +128,7 @@ def _account(heard: Counter) -> Account:
     return account
 
 
-def _no_device(*_: object) -> None:  # type: ignore[misc]
+def _no_device(*_: object) -> DeviceState:
     raise AssertionError
 
 

@@ -9,19 +9,15 @@ threads of one share a lock. What the broker saw is taken from its own log and f
 
 import argparse
 import json
-import logging
-import multiprocessing
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -35,7 +31,8 @@ from agent.model import Batch, StoredPoint
 from agent.store import Store
 from agent.uplink import Uplink
 from bench.drain import Counter as Subscriber
-from bench.drain import opened
+from bench.processes import open_files, processes, settle
+from hwsim.subscriber import opened
 from tests.whole import MOSQUITTO, free_port, wait
 
 Row = tuple[str, str, str, str]
@@ -92,11 +89,9 @@ def _state(reader: Any, device: str, session: str) -> DeviceState:
     return DeviceState(session=session, at=time.time_ns() // 1_000_000, points=points)
 
 
-def work(pipe: Pipe, folder: Path, numbers: range, port: int, chosen: Chosen) -> None:
-    """One process of terminals. It tells {"rss"}, then {"up", "acked", "head", "rss"} whenever it is asked."""
-    threading.stack_size(512 * 1024)
-    logging.disable()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+def work(pipe: Pipe, numbers: range, folder: Path, port: int, chosen: Chosen) -> None:
+    """One process of terminals. It tells {"memory"}, then that and more whenever it is asked."""
+    settle()
     pipe.send({"memory": psutil.Process().memory_full_info().uss})
     fleet, end = [Terminal(folder, number, port, chosen) for number in numbers], threading.Event()
 
@@ -166,29 +161,6 @@ class Broker:
         return [int(at) for at in times if int(at) >= int(since)]
 
 
-@contextmanager
-def processes(folder: Path, port: int, chosen: Chosen) -> Iterator[tuple[list[Pipe], int]]:
-    """The fleet: a pipe to each process, and the bytes of memory that they take without a terminal."""
-    spawn = multiprocessing.get_context("spawn")
-    pipes, started, share = [], [], min(EACH, -(-chosen.terminals // chosen.processes))
-    for begin in range(0, chosen.terminals, share):
-        mine, theirs = spawn.Pipe()
-        numbers = range(begin, min(begin + share, chosen.terminals))
-        process = spawn.Process(target=work, args=(theirs, folder, numbers, port, chosen), daemon=True)
-        process.start()
-        pipes.append(mine)
-        started.append(process)
-    try:
-        yield pipes, sum(pipe.recv()["memory"] for pipe in pipes)
-    finally:
-        for pipe in pipes:
-            pipe.send("end")
-        for process in started:
-            process.join(10)
-            if process.is_alive():
-                process.kill()
-
-
 def asked(pipes: list[Pipe], what: str = "how") -> dict[str, float]:
     """What all processes tell, added up."""
     for pipe in pipes:
@@ -201,16 +173,17 @@ def asked(pipes: list[Pipe], what: str = "how") -> dict[str, float]:
 
 def run(folder: Path, chosen: Chosen, say: Any = print) -> list[Row]:
     """Connect the fleet, let it work, restart the broker, and tell what the broker saw."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    open_files()
     broker = Broker(folder)
     broker.start()
     subscriber = Subscriber(broker.port, "tillwire/v1/+/+/ledger", "centre")
+    share = min(EACH, -(-chosen.terminals // chosen.processes))
     with (
         closing(broker),
         tempfile.TemporaryDirectory(dir=FAST if FAST.is_dir() else folder) as stores,
-        processes(Path(stores), broker.port, chosen) as (pipes, bare),
+        processes(work, chosen.terminals, share, Path(stores), broker.port, chosen) as pipes,
     ):
+        bare = sum(pipe.recv()["memory"] for pipe in pipes)  # what the processes take without a terminal
         wait("every terminal", lambda: asked(pipes)["up"] == chosen.terminals, chosen.ramp + 300)
         say(f"{chosen.terminals} terminals are connected; working for {chosen.work:g} s")
         first, cpu, begun = asked(pipes), broker.cpu(), time.monotonic()

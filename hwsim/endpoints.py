@@ -107,7 +107,8 @@ class Tcp:
         self._hear = hear
         self._listener = listener(port)
         self.port: int = self._listener.getsockname()[1]
-        self._hosts: list[socket.socket] = []
+        self._hosts: dict[str, socket.socket] = {}
+        self._count = 0
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._listener, self._accept)
 
@@ -120,42 +121,54 @@ class Tcp:
         return None
 
     def write(self, data: bytes) -> None:
-        for host in list(self._hosts):
-            try:
-                host.send(data)
-            except BlockingIOError:
-                pass
-            except OSError:
-                self._drop(host)
+        for channel in list(self._hosts):
+            self._send(channel, data)
 
     def close(self) -> None:
         self._loop.remove_reader(self._listener)
         self._listener.close()
-        for host in list(self._hosts):
-            self._drop(host)
+        for channel in list(self._hosts):
+            self._drop(channel)
+
+    def _tell(self, act: str, channel: str, data: bytes = b"") -> None:
+        """What a host does: "o" it has come, "t" it says something, "c" it has left. A device only hears."""
+        if act == "t":
+            self._hear(data)
 
     def _accept(self) -> None:
         with suppress(BlockingIOError, ConnectionError):
             host, _ = self._listener.accept()
             host.setblocking(False)
             host.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._hosts.append(host)
-            self._loop.add_reader(host, self._read, host)
+            self._count += 1
+            channel = str(self._count)
+            self._hosts[channel] = host
+            self._loop.add_reader(host, self._read, channel)
+            self._tell("o", channel)
 
-    def _read(self, host: socket.socket) -> None:
+    def _read(self, channel: str) -> None:
         try:
-            data = host.recv(4096)
+            data = self._hosts[channel].recv(4096)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if data:
-            self._hear(data)
+            self._tell("t", channel, data)
         else:
             # A closed connection is readable for ever: leave it, or the loop spins.
-            self._drop(host)
+            self._drop(channel)
+            self._tell("c", channel)
 
-    def _drop(self, host: socket.socket) -> None:
+    def _send(self, channel: str, data: bytes) -> None:
+        try:
+            self._hosts[channel].send(data)
+        except BlockingIOError:
+            pass  # who does not read loses what it is told
+        except OSError:
+            self._drop(channel)
+
+    def _drop(self, channel: str) -> None:
+        host = self._hosts.pop(channel)
         self._loop.remove_reader(host)
         host.close()
-        self._hosts.remove(host)

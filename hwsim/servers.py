@@ -8,90 +8,36 @@ Who asks matters to a server, so what travels between it and its endpoint are re
 """
 
 import asyncio
-import socket
 from contextlib import suppress
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from agent.drivers.framing import Records, record
-from hwsim.endpoints import Hear, listener
+from hwsim.endpoints import Hear, Tcp, listener
 
 LARGEST = 256 * 1024 * 1024
 """Bytes of a record: a hostile device of a drill may say something enormous."""
-PIECE = 4096
 
 
-class TcpServer:
+class TcpServer(Tcp):
     """A server on 127.0.0.1; `port` 0 is any free one. Each client is answered alone."""
 
     def __init__(self, port: int, hear: Hear) -> None:
-        self._hear = hear
-        self._listener = listener(port)
-        self.port: int = self._listener.getsockname()[1]
+        super().__init__(port, hear)
         self._said = Records(LARGEST)
-        self._clients: dict[str, socket.socket] = {}
-        self._count = 0
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._listener, self._accept)
-
-    @property
-    def address(self) -> str:
-        return f"socket://127.0.0.1:{self.port}"
-
-    @property
-    def speed(self) -> int | None:
-        return None
 
     def write(self, data: bytes) -> None:
         for act, channel, text in self._said.feed(data):
-            client = self._clients.get(channel)
-            if client is None:
+            if channel not in self._hosts:
                 continue
-            try:
-                if act == "t":
-                    client.send(text)
-                    continue
-            except BlockingIOError:
-                continue  # who does not read loses what it is told
-            except OSError:
-                pass
-            self._drop(channel)
+            if act == "t":
+                self._send(channel, text)
+            else:
+                self._drop(channel)
 
-    def close(self) -> None:
-        self._loop.remove_reader(self._listener)
-        self._listener.close()
-        for channel in list(self._clients):
-            self._drop(channel)
-
-    def _accept(self) -> None:
-        with suppress(BlockingIOError, ConnectionError):
-            client, _ = self._listener.accept()
-            client.setblocking(False)
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._count += 1
-            channel = str(self._count)
-            self._clients[channel] = client
-            self._loop.add_reader(client, self._read, channel)
-            self._hear(record("o", channel))
-
-    def _read(self, channel: str) -> None:
-        try:
-            data = self._clients[channel].recv(PIECE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            self._hear(record("t", channel, data))
-        else:
-            self._drop(channel)
-            self._hear(record("c", channel))
-
-    def _drop(self, channel: str) -> None:
-        client = self._clients.pop(channel)
-        self._loop.remove_reader(client)
-        client.close()
+    def _tell(self, act: str, channel: str, data: bytes = b"") -> None:
+        self._hear(record(act, channel, data))
 
 
 class WebSockets:

@@ -66,13 +66,11 @@ class Desk:
 
     def __init__(self) -> None:
         self.colour = "red"
-        self.clients = 0
         self._heard = Records(4096)
 
     def receive(self, data: bytes) -> bytes:
         said = b""
         for act, channel, text in self._heard.feed(data):
-            self.clients += (act == "o") - (act == "c")
             if act == "t":
                 said += record("t", channel, self.colour.encode() + b":" + text)
             if text.startswith(b"bye"):

@@ -27,6 +27,20 @@ SERVICES = {
 
 Message = dict[str, Any]
 
+ONLINE: Message = {"common": {"device": "online"}}
+UNIT: Message = {
+    "status": "ok",
+    "cash": {
+        "status": {
+            "initial": {"unrecognized": 0, "typeEUR20": {"fit": 150, "unfit": 3}},
+            "out": {"presented": {"typeEUR20": {"fit": 2}}},
+            "in": {"retractOperations": 9, "retracted": {"unrecognized": 1}},
+            "replenishmentStatus": "ok",
+        }
+    },
+}
+"""What scripted services say of themselves, and of a storage unit."""
+
 
 def uri(service: str) -> str:
     """The address of a service of the usual publisher; of the publisher itself for an empty name."""

@@ -1,54 +1,22 @@
-"""The acceptor driver: golden frames, and as master of the simulated acceptor. test_acceptor_tap.py: from a tap."""
+"""The acceptor driver as master of the simulated acceptor. test_acceptor_tap.py: from a tap."""
 
 import pytest
 
 from agent.drivers.acceptor import Acceptor, AcceptorOptions
 from agent.drivers.framing import Deframer
 from agent.drivers.ssp import LIMIT, measure, seal
-from agent.model import Operation, Outcome, Reading
-from hwsim import DEVICES, change_setting
-from tests import golden
-from tests.virtual import Bench
+from agent.model import Outcome, Reading
+from hwsim import DEVICES
+from tests.virtual import Bench, perform, prepare, stays, total, values, wires
 
-WIRES: dict[str, dict[str, float]] = {
-    "good": {},
-    "bytewise": {"chunk": 1, "gap": 0.005},
-    "merged": {"merge": 0.1},
-    "lossy": {"damage": 0.1},
-    "half frames": {"half": 0.1},
-    "noisy": {"noise": 3},
-    "late": {"delay": 0.2},
-    "later than the timeout": {"delay": 0.8},
-}
+WIRES = wires()
 TAKING = AcceptorOptions(accept=True)
 
 
 def bench(seed: int = 0, options: AcceptorOptions = TAKING, **changes: object) -> Bench:
     at = Bench(Acceptor(options), DEVICES["acceptor"](), seed)
-    prepare(at, **changes)
+    prepare(at.device, **changes)
     return at
-
-
-def prepare(at: Bench, **changes: object) -> None:
-    for name, value in changes.items():
-        change_setting(at.device, name, str(value))
-
-
-def values(readings: list[Reading], point: str) -> list[object]:
-    return [r.value for r in readings if r.point == point]
-
-
-def total(readings: list[Reading], point: str) -> int:
-    return sum(int(value) for value in values(readings, point) if isinstance(value, int))
-
-
-def perform(at: Bench, verb: str) -> None:
-    at.driver.perform(Operation(f"op-{verb}-{at.now}", "acceptor1", verb, "someone"), at.now)
-
-
-@pytest.mark.parametrize("case", list(golden.for_driver("acceptor")), ids=lambda case: case.name)
-def test_golden_frames(case: golden.Case) -> None:
-    golden.check_driver(case, Acceptor(AcceptorOptions(), "listen" if case.listen else "own"))
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -69,17 +37,10 @@ def test_every_point_is_fresh_and_true_on_a_bad_wire(wire: str) -> None:
         "acceptor.counter.stacked": 17,
         "cashbox.state": "ok",
     }
+    stays(at, truth, quarters=20)
     identity = {"device.serial": "42", "acceptor.channel.2.note": "10 EUR", "device.model": "note validator"}
-    for _ in range(5):
-        readings = at.run(60)
-        for quarter in range(4):
-            part = [r for r in readings if 0 <= r.at - (at.now - 60 + 15 * quarter) < 15]
-            for point, value in truth.items():
-                assert set(values(part, point)) == {value}, point
-            assert values(part, "link.state")
-        for point, value in identity.items():
-            assert set(values(readings, point)) <= {value}, point
-    assert set(values(at.readings, "device.serial")) == {"42"}
+    for point, value in identity.items():
+        assert set(values(at.readings, point)) == {value}, point
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -90,9 +51,9 @@ def test_every_note_counts_exactly_once_on_a_bad_wire(wire: str) -> None:
         at.run(5)
         at.faults(**WIRES[wire])
         for n in range(12):
-            prepare(at, insert=2 if n % 3 else 9)
+            prepare(at.device, insert=2 if n % 3 else 9)
             at.run(9)
-            prepare(at, cheat=1)
+            prepare(at.device, cheat=1)
             at.run(9)
         at.faults()
         at.run(25)
@@ -107,23 +68,21 @@ def test_a_late_reply_that_was_repeated_is_not_the_reply_to_the_next_question() 
     at.run(5)
     at.faults(delay=0.8)
     at.run(10)
-    prepare(at, insert=1)
+    prepare(at.device, insert=1)
     at.run(20)
     assert total(at.readings, "acceptor.channel.1.accepted") == 1
     assert "silent" not in values(at.readings, "link.state")
 
 
-def test_a_cut_line_is_silent_within_15_seconds_and_up_soon_after_it_is_healed() -> None:
+def test_a_note_after_a_long_cut_counts_once() -> None:
     for phase in range(4):
         at = bench()
         at.run(10 + phase * 0.3)
         at.faults(cut=True)
-        at.run(15)
-        assert at.value("link.state") == "silent"
-        at.run(60)
+        at.run(75)
         at.faults()
-        assert values(at.run(3), "link.state")[-1] == "up"
-        prepare(at, insert=3)
+        at.run(3)
+        prepare(at.device, insert=3)
         at.run(10)
         assert total(at.readings, "acceptor.channel.3.accepted") == 1
 
@@ -131,7 +90,7 @@ def test_a_cut_line_is_silent_within_15_seconds_and_up_soon_after_it_is_healed()
 def test_events_of_a_short_cut_are_not_lost() -> None:
     at = bench()
     at.run(5)
-    prepare(at, insert=1)
+    prepare(at.device, insert=1)
     at.run(1.6)
     at.faults(cut=True)
     at.run(12)
@@ -151,16 +110,16 @@ def test_the_highest_version_that_the_unit_knows_is_taken_and_none_below_the_flo
 def test_a_full_stacker_is_latched_until_the_cashbox_comes_back() -> None:
     at = bench()
     at.run(5)
-    prepare(at, stacker="full")
+    prepare(at.device, stacker="full")
     at.run(60)
     full = [r for r in at.readings if (r.point, r.value) == ("cashbox.state", "full")]
     assert len(full) > 100
     assert full[0].raw == "E7 stacker full"
     assert at.value("acceptor.state") == "stop"
-    prepare(at, cashbox="out")
+    prepare(at.device, cashbox="out")
     at.run(3)
     assert at.value("cashbox.state") == "missing"
-    prepare(at, cashbox="in")
+    prepare(at.device, cashbox="in")
     at.run(3)
     assert (at.value("cashbox.state"), at.value("acceptor.state")) == ("ok", "ok")
 
@@ -169,12 +128,12 @@ def test_a_full_stacker_is_forgotten_when_a_note_is_stacked_or_the_unit_restarts
     for cause in ({"insert": 1}, {"power": "off"}):
         at = bench()
         at.run(5)
-        prepare(at, stacker="full")
+        prepare(at.device, stacker="full")
         at.run(3)
         assert at.value("cashbox.state") == "full"
-        prepare(at, stacker="ok", **cause)
+        prepare(at.device, stacker="ok", **cause)
         at.run(3)
-        prepare(at, power="on")
+        prepare(at.device, power="on")
         at.run(10)
         last = [r for r in at.readings if r.point == "cashbox.state"][-1]
         assert (last.value, last.inferred) == ("ok", True), cause
@@ -200,11 +159,11 @@ def test_jams_and_the_open_path_come_and_go() -> None:
         ({"path": "closed"}, "acceptor.path", "closed"),
         ({"jam": "safe"}, "acceptor.jam", "safe"),
     ):
-        prepare(at, **change)
+        prepare(at.device, **change)
         at.run(5)
         assert at.value(point) == word
         assert at.value("acceptor.state") == ("ok" if word in ("none", "closed") else "stop")
-    prepare(at, jam="none", insert=1)  # a unit that says EA once does not say that it is over
+    prepare(at.device, jam="none", insert=1)  # a unit that says EA once does not say that it is over
     at.run(5)
     assert at.value("acceptor.jam") == "none"
 
@@ -212,10 +171,10 @@ def test_jams_and_the_open_path_come_and_go() -> None:
 def test_a_safe_jam_that_is_said_at_every_poll_ends_with_it() -> None:
     at = bench(repeat="EA")
     at.run(5)
-    prepare(at, jam="safe")
+    prepare(at.device, jam="safe")
     at.run(5)
     assert at.value("acceptor.jam") == "safe"
-    prepare(at, jam="none")
+    prepare(at.device, jam="none")
     at.run(2)
     assert at.value("acceptor.jam") == "none"
 
@@ -223,7 +182,7 @@ def test_a_safe_jam_that_is_said_at_every_poll_ends_with_it() -> None:
 def test_a_fraud_attempt_counts_once_and_is_shown_for_a_minute() -> None:
     at = bench(repeat="E6")
     at.run(5)
-    prepare(at, cheat=2)
+    prepare(at.device, cheat=2)
     at.run(50)
     assert at.value("acceptor.fraud") == "attempt"
     assert at.value("acceptor.state") == "attention"
@@ -236,7 +195,7 @@ def test_a_rejected_note_has_its_reason() -> None:
     at = bench()
     at.run(5)
     for code, word in (("07", "second_note"), ("1F", "credit_card"), ("0F", "vendor.0F")):
-        prepare(at, reject=code)
+        prepare(at.device, reject=code)
         at.run(5)
         last = [r for r in at.readings if r.point == "acceptor.last_reject"][-1]
         assert (last.value, last.raw) == (word, code)
@@ -246,13 +205,13 @@ def test_a_rejected_note_has_its_reason() -> None:
 def test_an_unknown_event_is_named_and_the_rest_of_that_reply_is_not_guessed_at() -> None:
     at = bench()
     at.run(5)
-    prepare(at, event="A7 EE 01 E7")
+    prepare(at.device, event="A7 EE 01 E7")
     readings = at.run(1)
     assert "vendor.A7" in values(readings, "acceptor.state")
     assert total(at.readings, "acceptor.channel.1.accepted") == 0
-    prepare(at, jam="unsafe")
+    prepare(at.device, jam="unsafe")
     at.run(5)
-    prepare(at, event="A7")
+    prepare(at.device, event="A7")
     assert set(values(at.run(1), "acceptor.jam")) == {"unsafe"}
 
 
@@ -263,7 +222,7 @@ def test_the_agent_takes_notes_only_when_it_is_told_to() -> None:
     assert at.value("acceptor.enabled") == "no"
     perform(at, "enable")
     at.run(5)
-    prepare(at, insert=4)
+    prepare(at.device, insert=4)
     at.run(10)
     assert total(at.readings, "acceptor.channel.4.accepted") == 1
     perform(at, "disable")
@@ -276,10 +235,10 @@ def test_the_agent_takes_notes_only_when_it_is_told_to() -> None:
 def test_an_acceptor_that_was_off_takes_notes_again_with_the_same_version(seconds: int) -> None:
     at = bench()
     at.run(5)
-    prepare(at, power="off")
+    prepare(at.device, power="off")
     at.run(seconds)
     assert at.value("link.state") == "silent"
-    prepare(at, power="on")
+    prepare(at.device, power="on")
     at.run(5)
     device = vars(at.device)
     assert (at.value("acceptor.enabled"), device["enabled"], device["version"]) == ("yes", "yes", 8)
@@ -308,13 +267,13 @@ def test_a_good_frame_right_after_a_torn_one_is_not_waited_for() -> None:
 def test_enable_fails_with_the_units_own_reason() -> None:
     at = bench(options=AcceptorOptions())
     at.run(5)
-    prepare(at, jam="unsafe")
+    prepare(at.device, jam="unsafe")
     perform(at, "enable")
     at.run(5)
     (outcome,) = at.outcomes
     assert (outcome.result, outcome.raw) == ("failed", "F5")
     assert "cannot be done now" in outcome.detail
-    prepare(at, jam="none")
+    prepare(at.device, jam="none")
     at.run(30)
     assert at.value("acceptor.enabled") == "no", "what failed must not happen later by itself"
 

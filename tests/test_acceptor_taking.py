@@ -10,8 +10,8 @@ from agent.drivers.ssp import seal
 from agent.model import Outcome
 from hwsim import DEVICES, Allowed, change_setting
 from hwsim.wires import Faults
-from tests.test_acceptor import bench, perform, prepare, total
-from tests.virtual import Bench
+from tests.test_acceptor import bench
+from tests.virtual import Bench, perform, prepare, total
 
 
 def in_escrow(at: float = 1000.0) -> Any:
@@ -80,12 +80,12 @@ def test_enabled_means_that_the_channels_are_let_in(says_b5: str, accept: bool) 
         at.run(2)
         assert [o.result for o in at.outcomes] == ["done"]
     assert vars(at.device)["inhibits"] == 0xFFFF
-    prepare(at, insert=3)
+    prepare(at.device, insert=3)
     at.run(5)
     assert total(at.readings, "acceptor.channel.3.accepted") == 1
-    prepare(at, power="off")
+    prepare(at.device, power="off")
     at.run(3)
-    prepare(at, power="on")
+    prepare(at.device, power="on")
     at.run(12)
     assert vars(at.device)["inhibits"] == 0xFFFF, "a unit that restarts has forgotten it"
     assert at.value("acceptor.enabled") == "yes"

@@ -12,10 +12,7 @@ from agent.model import Operation, Outcome, Reading
 from agent.points import lookup
 from hwsim import DEVICES, SimulatedDevice, change_setting
 from hwsim.wires import SHAPES, hurt
-
-
-def total(readings: list[Reading], point: str) -> int:
-    return sum(int(r.value) for r in readings if r.point == point)
+from tests.virtual import overhear, total
 
 
 class Talk:
@@ -27,12 +24,6 @@ class Talk:
     def __call__(self, command: str, reply: str, address: int = 0) -> list[bytes]:
         self._flag = not self._flag
         return [seal(address, self._flag, bytes.fromhex(text)) for text in (command, reply)]
-
-
-def overhear(driver: Acceptor, *pieces: bytes, now: float = 1000.0) -> list[Reading]:
-    items = [item for piece in pieces for item in driver.receive(piece, now)]
-    assert driver.outgoing() == b""
-    return [item for item in items if isinstance(item, Reading)]
 
 
 def tap(options: AcceptorOptions | None = None) -> Acceptor:

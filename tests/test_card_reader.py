@@ -1,24 +1,14 @@
-"""The card reader driver: golden frames, and as the master of the simulated reader."""
+"""The card reader driver as the master of the simulated reader."""
 
 import pytest
 
 from agent.drivers.card_reader import CardReader, CardReaderOptions
 from agent.drivers.framing import xor_of
 from agent.model import Operation, Outcome, Reading
-from hwsim import DEVICES, SimulatedDevice, change_setting
-from tests import golden
-from tests.virtual import Bench
+from hwsim import DEVICES, change_setting
+from tests.virtual import Bench, perform, prepare, stays, values, wires
 
-WIRES: dict[str, dict[str, float]] = {
-    "good": {},
-    "bytewise": {"chunk": 1, "gap": 0.005},
-    "merged": {"merge": 0.1},
-    "lossy": {"damage": 0.1},
-    "half frames": {"half": 0.1},
-    "noisy": {"noise": 3},
-    "late": {"delay": 0.2},
-    "later than the timeout": {"delay": 0.8},
-}
+WIRES = wires()
 ACK, NAK = b"\x06", b"\x15"
 
 
@@ -37,19 +27,6 @@ def bench(seed: int = 0, options: CardReaderOptions | None = None, **settings: s
     return Bench(CardReader(options or CardReaderOptions()), device, seed)
 
 
-def prepare(device: SimulatedDevice, **settings: str) -> None:
-    for name, text in settings.items():
-        change_setting(device, name, text)
-
-
-def values(items: list[Reading] | list[Reading | Outcome], point: str) -> list[object]:
-    return [item.value for item in items if isinstance(item, Reading) and item.point == point]
-
-
-def perform(at: Bench, verb: str) -> None:
-    at.driver.perform(Operation(f"{verb}-{at.now}", "card1", verb, "someone"), at.now)
-
-
 def results(at: Bench) -> list[str]:
     return [outcome.result for outcome in at.outcomes]
 
@@ -62,11 +39,6 @@ def alone(driver: CardReader, seconds: float, begun: float = 1000.0) -> tuple[li
         if data := driver.outgoing():
             sent.append(data)
     return sent, items
-
-
-@pytest.mark.parametrize("case", list(golden.for_driver("card_reader")), ids=lambda case: case.name)
-def test_golden_frames(case: golden.Case) -> None:
-    golden.check_driver(case, CardReader(CardReaderOptions(), "listen" if case.listen else "own"))
 
 
 # as master
@@ -84,11 +56,7 @@ def test_every_point_is_fresh_and_true_on_a_bad_wire(wire: str) -> None:
         "reader.error": "ok",
         "retain.count": 7,
     }
-    for _ in range(8):
-        readings = at.run(15)
-        for point, value in truth.items():
-            assert set(values(readings, point)) == {value}, point
-        assert values(readings, "link.state")
+    stays(at, truth)
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -101,18 +69,6 @@ def test_a_customer_who_puts_a_card_in_is_seen(wire: str) -> None:
     begun = at.now
     seen = [r.at - begun for r in at.run(20) if (r.point, r.value) == ("card.media", "present")]
     assert seen[0] <= (3.0 if wire == "good" else 12.0)
-
-
-def test_a_cut_line_is_silent_within_15_seconds_and_up_soon_after_it_is_healed() -> None:
-    for phase in range(4):
-        at = bench()
-        at.run(10 + phase * 0.3)
-        at.faults(cut=True)
-        at.run(15)
-        assert at.value("link.state") == "silent"
-        at.run(60)
-        at.faults()
-        assert values(at.run(3), "link.state")[-1] == "up"
 
 
 def test_who_the_reader_is_stays_known() -> None:

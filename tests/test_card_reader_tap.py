@@ -10,7 +10,8 @@ from agent.drivers.card_reader import CardReader, CardReaderOptions
 from agent.drivers.crt591 import DIALECTS, telegram
 from agent.model import Operation, Outcome, Reading
 from hwsim.wires import SHAPES, hurt
-from tests.test_card_reader import ACK, CAPTURE, COUNTER, FINE, NAK, STATUS, sealed, values
+from tests.test_card_reader import ACK, CAPTURE, COUNTER, FINE, NAK, STATUS, sealed
+from tests.virtual import overhear, values
 
 # A stripe reading (CRT-591-(R02): its normal answer has a negative head) and a chip's answer, with invented data.
 NUMBER = b"9999123412341234"
@@ -20,12 +21,6 @@ CHIP_DATA = (sealed(b"C\x513" + NUMBER), ACK, sealed(b"P\x513220" + NUMBER + b"\
 
 def tap(address: int = 0) -> CardReader:
     return CardReader(CardReaderOptions(address=address), "listen")
-
-
-def overhear(driver: CardReader, *pieces: bytes, now: float = 1000.0) -> list[Reading]:
-    items = [item for piece in pieces for item in driver.receive(piece, now)]
-    assert driver.outgoing() == b""
-    return [item for item in items if isinstance(item, Reading)]
 
 
 @pytest.mark.parametrize(

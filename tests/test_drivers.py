@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from itertools import pairwise
 from random import Random
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -14,10 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 from agent.drivers import DRIVERS, Driver
 from agent.model import Operation, Outcome, Reading
 from agent.points import lookup
+from hwsim import DEVICES
 from hwsim.contract import Allowed
 from hwsim.wires import SHAPES, hurt
 from tests import golden
-from tests.virtual import Bench
+from tests.virtual import Bench, values
 
 KINDS = sorted(DRIVERS)
 SETUPS = [(kind, access) for kind in KINDS for access in sorted(DRIVERS[kind].access)]
@@ -47,10 +48,15 @@ SPOKEN = {
     ),
 }
 
+LONG_ROUND: dict[str, dict[str, Any]] = {"pin_pad": {"slots": tuple(range(10))}}
+"""Options with which a driver asks most; the others always ask the same."""
+UP_AGAIN = {"pin_pad": 6, "printer": 5}
+"""Seconds in which a driver sees that a line is healed; the others need three."""
 
-def make(kind: str, access: str = "own") -> Driver:
+
+def make(kind: str, access: str = "own", **options: object) -> Driver:
     driver = DRIVERS[kind]
-    return driver(driver.Options(), access)  # type: ignore[arg-type]
+    return driver(driver.Options(**options), access)  # type: ignore[arg-type]
 
 
 def replies(kind: str) -> dict[bytes, bytes]:
@@ -132,8 +138,12 @@ def play(driver: Driver, pieces: list[bytes], spacing: float = 0.3) -> list[Read
     return items
 
 
-def seen(items: list[Reading | Outcome] | list[Reading], point: str) -> list[object]:
-    return [item.value for item in items if isinstance(item, Reading) and item.point == point]
+@pytest.mark.parametrize(
+    ("kind", "case"),
+    [pytest.param(kind, case, id=f"{kind}-{case.name}") for kind in KINDS for case in golden.for_driver(kind)],
+)
+def test_golden_frames(kind: str, case: golden.Case) -> None:
+    golden.check_driver(case, make(kind, "listen" if case.listen else "own"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -152,8 +162,8 @@ def test_damage_costs_the_damaged_frame_and_at_most_the_next(kind: str, data: st
         pieces = [frame] * 4 + [damaged + frame * (crowd - 1)] + [frame] * 4
         items = play(make(kind, access), pieces, spacing=2.1)
         check(items)
-        assert seen(items, "link.state").count("up") >= 4 + crowd + 4 - 2
-        assert seen(items, point)[-1] == word
+        assert values(items, "link.state").count("up") >= 4 + crowd + 4 - 2
+        assert values(items, point)[-1] == word
 
 
 @pytest.mark.parametrize(("kind", "access"), SETUPS)
@@ -198,7 +208,7 @@ def test_babble_for_ever_fills_no_buffer_and_the_next_good_frame_is_read(kind: s
         check(driver.receive(babble, 1000.0 + step * 0.1))
         assert vars(driver)["_deframer"].kept <= MOST_KEPT
     items = play(driver, [frame] * 4, spacing=2.1)
-    assert seen(items, point)[-1:] == [word]
+    assert values(items, point)[-1:] == [word]
 
 
 @pytest.mark.parametrize(("kind", "access"), SETUPS)
@@ -219,7 +229,7 @@ def test_a_line_with_nothing_but_noise_is_rubbish_and_names_speed_and_cable(kind
     assert "up" not in [state.value for state in states]
     others = {item.point for item in items if isinstance(item, Reading)} - {"link.state", "link.bad_frames"}
     assert others == set(), "noise became a reading"
-    assert seen(items, "link.bad_frames")[-1] != 0
+    assert values(items, "link.bad_frames")[-1] != 0
 
 
 @pytest.mark.parametrize(("kind", "access"), SETUPS)
@@ -234,6 +244,20 @@ def test_a_dead_line_is_silent_within_15_seconds_and_silence_never_gets_stale(ki
     assert at[0] - 1000.0 <= 15.0
     gaps = [b - a for a, b in pairwise(at)]
     assert max(gaps) < lookup("link.state").max_age
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cut_line_is_silent_within_15_seconds_and_all_is_read_again_soon_after_it_is_healed(kind: str) -> None:
+    for phase in range(4):  # wherever in a round the cut falls
+        at = Bench(make(kind, **LONG_ROUND.get(kind, {})), DEVICES[kind]())
+        known = {(r.point, r.value) for r in at.run(10 + phase * 0.3) if lookup(r.point).kind == "word"}
+        at.faults(cut=True)
+        at.run(15)
+        assert at.value("link.state") == "silent"
+        at.run(60)
+        at.faults()
+        assert values(at.run(UP_AGAIN.get(kind, 3)), "link.state")[-1] == "up"
+        assert known <= {(r.point, r.value) for r in at.run(5)}
 
 
 @pytest.mark.parametrize("kind", KINDS)

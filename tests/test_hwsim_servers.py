@@ -1,5 +1,6 @@
 """What more than one can use: a bus that devices share, and servers that answer each client alone."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from agent.drivers.framing import Records
 from hwsim.errors import Refusal
+from hwsim.servers import TcpServer
 from tests.serving import Running, running
 
 FLEET = """
@@ -90,6 +93,30 @@ def test_each_client_of_a_server_is_answered_alone(server: Running) -> None:
         assert one.recv(100) == b"", "it hangs up on the one"
         other.sendall(b"still")
         assert other.recv(100) == b"red:still", "and not on the other"
+
+
+def test_a_server_is_told_who_comes_and_who_leaves() -> None:
+    told: list[tuple[str, str, bytes]] = []
+    heard = Records(100)
+
+    async def visited() -> None:
+        left = asyncio.Event()
+
+        def hear(data: bytes) -> None:
+            told.extend(heard.feed(data))
+            if told[-1][0] == "c":
+                left.set()
+
+        server = TcpServer(0, hear)
+        _, visitor = await asyncio.open_connection("127.0.0.1", server.port)
+        visitor.write(b"hello")
+        await visitor.drain()
+        visitor.close()
+        await asyncio.wait_for(left.wait(), 10)
+        server.close()
+
+    asyncio.run(visited())
+    assert told == [("o", "1", b""), ("t", "1", b"hello"), ("c", "1", b"")]
 
 
 def test_websockets_carry_messages_and_tell_the_path(server: Running) -> None:

@@ -117,7 +117,7 @@ ALLOWED: dict[str, set[str]] = {
     "brokers": set(),
     "refusals": set(),
     "connection": {"errors", "brokers", "config", "refusals", "tls"},
-    "byteaccount": {"config"},
+    "byteaccount": {"config", "durable"},
     "posting": {"errors", "brokers", "config", "connection", "messages"},
     "inbox": {"messages", "refusals"},
     "outbox": {"errors"},
@@ -125,7 +125,7 @@ ALLOWED: dict[str, set[str]] = {
     "saying": {"refusals"},
     "publishing": {
         *("errors", "ledger", "messages", "store", "config", "byteaccount", "delivery", "outbox", "posting"),
-        "proof",
+        *("proof", "timepiece"),
     },
     "answers": {"connection", "inbox", "publishing", "refusals", "saying"},
     "uplink": {

@@ -20,17 +20,9 @@ from hwsim.wires import SHAPES, hurt
 from tests import golden
 from tests.shared import Alone, SharedBench
 from tests.test_drivers import check
+from tests.virtual import wires
 
-WIRES: dict[str, dict[str, float]] = {
-    "good": {},
-    "bytewise": {"chunk": 1, "gap": 0.005},
-    "merged": {"merge": 0.1},
-    "lossy": {"damage": 0.1},
-    "half frames": {"half": 0.1},
-    "noisy": {"noise": 2},
-    "late": {"delay": 0.2},
-    "later than the timeout": {"delay": 0.4},
-}
+WIRES = wires(noise=2, later=0.4)
 WORDS = {"safe_door": "closed", "cabinet_door": "closed", "mains": "ok"}
 ANSWER = bytes.fromhex("01 02 01 8D 61 ED")
 

@@ -1,23 +1,14 @@
-"""The printer driver: golden bytes, and with the simulated printer over good and bad wires."""
+"""The printer driver with the simulated printer over good and bad wires."""
 
 import pytest
 
 from agent.drivers.printer import Printer, PrinterOptions
-from agent.model import Operation, Reading
+from agent.model import Reading
 from agent.points import lookup
 from hwsim import DEVICES, change_setting
-from tests import golden
-from tests.virtual import Bench
+from tests.virtual import Bench, perform, values, wires
 
-WIRES: dict[str, dict[str, float]] = {
-    "good": {},
-    "bytewise": {"chunk": 1, "gap": 0.005},
-    "merged": {"merge": 0.3},
-    "lossy": {"damage": 0.1},
-    "half frames": {"half": 0.1},
-    "noisy": {"noise": 3},
-    "late": {"delay": 0.8},
-}
+WIRES = wires(merge=0.3, late=0.8, later=None)
 STEADY = {
     "printer.state": "online",
     "printer.cover": "closed",
@@ -28,19 +19,6 @@ STEADY = {
 
 def bench(seed: int = 0, options: PrinterOptions | None = None) -> Bench:
     return Bench(Printer(options or PrinterOptions()), DEVICES["printer"](), seed)
-
-
-def values(readings: list[Reading], point: str) -> list[object]:
-    return [r.value for r in readings if r.point == point]
-
-
-def perform(at: Bench, verb: str) -> None:
-    at.driver.perform(Operation(f"op-{verb}", "printer1", verb, "someone"), at.now)
-
-
-@pytest.mark.parametrize("case", list(golden.for_driver("printer")), ids=lambda case: case.name)
-def test_golden_bytes(case: golden.Case) -> None:
-    golden.check_driver(case, Printer(PrinterOptions()))
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -86,19 +64,6 @@ def test_the_journal_has_a_point_of_its_own() -> None:
     readings = at.run(5)
     assert set(values(readings, "paper.journal")) == {"low"}
     assert values(readings, "paper.receipt") == []
-
-
-def test_a_cut_line_is_silent_within_15_seconds_and_up_soon_after_it_is_healed() -> None:
-    at = bench()
-    for phase in range(4):  # wherever in a round the cut falls
-        at.run(10 + phase * 0.8)
-        at.faults(cut=True)
-        at.run(15)
-        assert at.value("link.state") == "silent"
-        at.run(60)
-        at.faults()
-        assert values(at.run(5), "link.state")[-1] == "up"
-        assert values(at.run(5), "paper.receipt")[-1] == "full"
 
 
 def test_a_printer_that_was_switched_off_pushes_again_when_it_is_back() -> None:

@@ -1,4 +1,4 @@
-"""The UPS driver: golden lines, and with the simulated UPS over good and bad wires."""
+"""The UPS driver with the simulated UPS over good and bad wires."""
 
 import pytest
 
@@ -6,41 +6,17 @@ from agent.drivers.ups import Ups, UpsOptions
 from agent.model import Operation, Outcome, Reading
 from agent.points import lookup
 from hwsim import DEVICES, change_setting
-from tests import golden
-from tests.virtual import Bench
+from tests.virtual import Bench, perform, wires, words
 
-WIRES: dict[str, dict[str, float]] = {
-    "good": {},
-    "bytewise": {"chunk": 1, "gap": 0.005},
-    "merged": {"merge": 0.3},
-    "lossy": {"damage": 0.1},
-    "half frames": {"half": 0.1},
-    "noisy": {"noise": 2},
-    "late": {"delay": 0.4},
-    "later than the timeout": {"delay": 0.8},
-}
+WIRES = wires(merge=0.3, noise=2, late=0.4)
 
 
 def bench(seed: int = 0) -> Bench:
     return Bench(Ups(UpsOptions()), DEVICES["ups"](), seed)
 
 
-def words(readings: list[Reading], point: str) -> list[object]:
-    """The different words of a point, in the order of their first appearance."""
-    return list(dict.fromkeys(r.value for r in readings if r.point == point))
-
-
-def perform(at: Bench, verb: str, **arguments: int) -> None:
-    at.driver.perform(Operation(f"op-{verb}", "ups1", verb, "someone", arguments), at.now)
-
-
 def line(bits: str, volts: str = "226.0") -> bytes:
     return f"({volts} 195.0 226.0 014 49.0 27.5 30.0 {bits}\r".encode("ascii")
-
-
-@pytest.mark.parametrize("case", list(golden.for_driver("ups")), ids=lambda case: case.name)
-def test_golden_lines(case: golden.Case) -> None:
-    golden.check_driver(case, Ups(UpsOptions()))
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -73,18 +49,6 @@ def test_a_mains_failure_is_seen(wire: str) -> None:
     assert lost[0] <= (2.5 if wire == "good" else 8.0)
     change_setting(at.device, "mains", "ok")
     assert words(at.run(15), "mains")[-1] == "ok"
-
-
-def test_a_cut_line_is_silent_within_15_seconds_and_up_soon_after_it_is_healed() -> None:
-    at = bench()
-    at.run(10)
-    at.faults(cut=True)
-    assert at.run(15)[-1].point == "link.state"
-    assert at.value("link.state") == "silent"
-    at.run(60)
-    at.faults()
-    assert words(at.run(3), "link.state")[-1] == "up"
-    assert words(at.run(2), "mains") == ["ok"]
 
 
 def test_identity_and_ratings_are_read_and_kept_fresh() -> None:

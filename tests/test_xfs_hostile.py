@@ -9,7 +9,9 @@ import pytest
 from agent.drivers.xfs_messages import Names, clean, leaves, segment
 from tests.recorded import (
     GENERATIONS,
+    ONLINE,
     SERVICES,
+    UNIT,
     Host,
     Message,
     alone,
@@ -23,19 +25,6 @@ from tests.recorded import (
     uri,
 )
 from tests.test_drivers import check
-
-ONLINE = {"common": {"device": "online"}}
-UNIT = {
-    "status": "ok",
-    "cash": {
-        "status": {
-            "initial": {"unrecognized": 0, "typeEUR20": {"fit": 150, "unfit": 3}},
-            "out": {"presented": {"typeEUR20": {"fit": 2}}},
-            "in": {"retractOperations": 9, "retracted": {"unrecognized": 1}},
-            "replenishmentStatus": "ok",
-        }
-    },
-}
 
 
 def cash(**status: Any) -> Message:

@@ -8,10 +8,21 @@ import pytest
 
 from agent.drivers.framing import record
 from agent.points import lookup
-from tests.recorded import PUBLISHER, Host, Message, Recording, answer, driver, event, publisher, scripted, uri
+from tests.recorded import (
+    ONLINE,
+    PUBLISHER,
+    Host,
+    Message,
+    Recording,
+    answer,
+    driver,
+    event,
+    publisher,
+    scripted,
+    uri,
+)
 
 SERVICES = "ServicePublisher.GetServices"
-ONLINE = {"common": {"device": "online"}}
 NOTHING = "no publisher lists a service One; the services here are none"
 
 

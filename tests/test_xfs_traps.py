@@ -11,7 +11,9 @@ from agent.drivers.xfs_connection import versions_of
 from agent.drivers.xfs_messages import parse
 from agent.model import Reading
 from tests.recorded import (
+    ONLINE,
     PUBLISHER,
+    UNIT,
     Host,
     Message,
     alone,
@@ -22,24 +24,6 @@ from tests.recorded import (
     scripted,
     uri,
 )
-
-ONLINE = {"common": {"device": "online"}}
-UNIT = {
-    "status": "ok",
-    "cash": {
-        "status": {
-            "initial": {"unrecognized": 0, "typeEUR20": {"fit": 150, "unfit": 3}},
-            "out": {"presented": {"typeEUR20": {"fit": 2}}},
-            "in": {"retractOperations": 9, "retracted": {"unrecognized": 1}},
-            "replenishmentStatus": "ok",
-        }
-    },
-}
-
-
-def keys(**loaded: str) -> Message:
-    return {"keyDetails": {name: {"loaded": state} for name, state in loaded.items()}}
-
 
 # --- the traps ---
 
@@ -88,8 +72,8 @@ def test_trap_3_other_spellings_of_one_name_are_known_and_unknown_words_are_kept
 
 
 def test_trap_4_what_breaks_the_schema_is_read_as_far_as_it_can_be() -> None:
-    unit = {**UNIT, "capacity": 0, "serialNumber": "", "wrong": [{}], "cash": {**UNIT["cash"]}}  # type: ignore[dict-item]
-    unit["cash"]["configuration"] = {"currency": "", "value": 0, "lowThreshold": 0, "appLockIn": "no"}  # type: ignore[index]
+    unit = {**UNIT, "capacity": 0, "serialNumber": "", "wrong": [{}], "cash": {**UNIT["cash"]}}
+    unit["cash"]["configuration"] = {"currency": "", "value": 0, "lowThreshold": 0, "appLockIn": "no"}
     host = alone(scripted(Common_Status={**ONLINE, "novelty": 1}, Storage_GetStorage={"storage": {"unit1": unit}}))
     points = host.points("d")
     assert points["cassette.unit1.count"] == 152

@@ -79,7 +79,7 @@ def lived(
     text += f"keepalive = {keepalive}\n" if keepalive else ""
     text += f"[uplink]\n{PACE}{uplink}"
     with pytest.MonkeyPatch.context() as patch, closing(_Life(parse(text.encode(), folder), urgent)) as life:
-        patch.setattr(publishing, "_wall", life.wall)
+        patch.setattr(publishing, "wall_ms", life.wall)
         return life.live(changes, hours)
 
 
