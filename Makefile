@@ -5,6 +5,8 @@ PEERS := .venv-peers
 NPM_PEERS := .npm-peers
 export CI
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# With it every process compiles the agent anew, as at no site: tests take longer, and a start is measured wrong.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo drill test soak lint docs bench lock debian-peers clean
 
@@ -23,7 +25,7 @@ setup: $(VENV)/installed
 
 $(VENV)/installed: requirements/lock.txt pyproject.toml
 	python3 -m venv $(VENV)
-	$(BIN)/pip install --quiet --require-hashes --requirement requirements/lock.txt
+	$(BIN)/pip install --quiet --no-deps --require-hashes --requirement requirements/lock.txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

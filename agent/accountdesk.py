@@ -5,17 +5,30 @@
     {… "remove", "name"}  {… "unlock", "name"}                          {"done"}; likewise
     {… "password", "name", "old", "new"}                                {"done"}; anybody, for themselves
 
-Each change is a row of the ledger, without any password.
+"done" says it in both languages: {"word", "en", "zh"}.
+Each change is a row of the ledger, without any password. Tries under names that nobody has are rows too, but no
+more than one a minute with how many there were: anybody may make them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from math import inf
+from threading import Lock
 from typing import Any
 
 from agent.accounts import Accounts, WrongPassword
+from agent.crypto.phrases import Words
 from agent.errors import ControlError
 from agent.model import Note
-from agent.pasted import REFUSED, like_a_key
+from agent.pasted import REFUSED, too_much_hex
 from agent.peer import Peer
+from agent.repeats import Repeats
+
+DONE = {
+    "added": Words("{name} may log in once the password is changed", "{name}修改初始密码后方可登录"),
+    "changed": Words("{name} has a new password", "{name}的密码已更改"),
+    "removed": Words("{name} cannot log in any more", "{name}已不能登录"),
+    "unlocked": Words("{name} may try again", "{name}可以再次尝试登录"),
+}
 
 
 class AccountDesk:
@@ -26,13 +39,14 @@ class AccountDesk:
         self, accounts: Accounts, put: Callable[[Note], None], forgive: Callable[[str], None] | None = None
     ) -> None:
         self._accounts, self._put, self._forgive = accounts, put, forgive
+        self._unknown, self._lock = Repeats(self._record), Lock()
 
     def answers(self, request: Mapping[str, Any], peer: Peer) -> Iterator[dict[str, Any]]:
         """Answer one request. Raises ControlError."""
         words = {name: value for name, value in request.items() if name not in ("do", "act")}
         if not all(isinstance(value, str) for value in words.values()):
             raise ControlError("everything about an account is a text", 2)
-        if any(map(like_a_key, words.values())):
+        if any(map(too_much_hex, words.values())):
             raise ControlError(REFUSED, 1)
         get = {name: str(words.get(name, "")) for name in ("name", "role", "group", "password", "old", "new")}
         match act := request.get("act"):
@@ -42,10 +56,9 @@ class AccountDesk:
                 try:
                     self._accounts.change(get["name"], get["old"], get["new"])
                 except WrongPassword:
-                    known = get["name"] in self._accounts.names()
-                    self._done("wrong", get["name"] if known else "withheld", peer, "")
+                    self._wrong(get["name"], peer)
                     raise
-                yield self._done("changed", get["name"], peer, f"{get['name']} has a new password")
+                yield self._done("changed", get["name"], peer)
             case "add" | "remove" | "unlock":
                 if not peer.owns_agent:
                     raise ControlError(
@@ -55,24 +68,41 @@ class AccountDesk:
             case _:
                 raise ControlError("of accounts one may ask list, add, remove, unlock and password", 2)
 
+    def tell(self, now: float = inf) -> None:
+        """Write how many tries were counted, where that is due; with no time, all that is not told yet."""
+        with self._lock:
+            self._unknown.tell(now)
+
     def _change(self, act: str, get: Mapping[str, str], peer: Peer) -> dict[str, Any]:
         name = get["name"]
         match act:
             case "add":
                 self._accounts.add(name, get["role"], get["group"], get["password"])
                 about = {"role": get["role"], "group": get["group"] or name}
-                return self._done("added", name, peer, f"{name} may log in once the password is changed", **about)
+                return self._done("added", name, peer, **about)
             case "remove":
                 self._accounts.remove(name)
-                return self._done("removed", name, peer, f"{name} cannot log in any more")
+                return self._done("removed", name, peer)
         self._accounts.unlock(name)
         if self._forgive is not None:
             self._forgive(name)
-        return self._done("unlocked", name, peer, f"{name} may try again")
+        return self._done("unlocked", name, peer)
 
-    def _done(self, event: str, name: str, peer: Peer, sentence: str, **more: str) -> dict[str, Any]:
-        self._put(Note("account", {"event": event, "name": name, "by": peer.name, **more}))
-        return {"done": sentence}
+    def _wrong(self, name: str, peer: Peer) -> None:
+        """A wrong try. A name that nobody has may be a password, typed there, so it stands nowhere."""
+        if name in self._accounts.names():
+            self._record("wrong", name=name, by=peer.name)
+            return
+        with self._lock:
+            if not self._unknown.counts("wrong", name="withheld", by=peer.name):
+                self._record("wrong", name="withheld", by=peer.name, count=1)
+
+    def _done(self, event: str, name: str, peer: Peer, **more: str) -> dict[str, Any]:
+        self._record(event, name=name, by=peer.name, **more)
+        return {"done": {"word": event, **DONE[event].filled(name=name)._asdict()}}
+
+    def _record(self, event: str, **fields: str | int) -> None:
+        self._put(Note("account", {"event": event, **fields}))
 
 
 def _shown(account: Any) -> dict[str, Any]:

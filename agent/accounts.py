@@ -19,7 +19,7 @@ from agent.errors import ControlError
 ROLES = ("technician", "key-manager", "auditor", "operator")
 TRIES = 5
 LOCKED_MS = 24 * 3600 * 1000
-WRONG = "name or password is wrong"
+WRONG = "name or password is wrong: try again, and mind that the fifth wrong try locks the account for a day"
 
 
 class WrongPassword(ControlError):

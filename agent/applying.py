@@ -8,13 +8,13 @@ in what was in force before.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from agent.clock import Quality
 from agent.config import Config
-from agent.errors import StoreError
+from agent.errors import PushRefused, StoreError
 from agent.probation import Probation, awaited
 from agent.pushes import Push
 from agent.shelf import Shelf
@@ -94,19 +94,20 @@ class Applying:
         return self.probation.silent if self.probation else ()
 
     def begin(self, push: Push, envelope: bytes, new: Config) -> Ended | None:
-        """Try a push that was judged. Raises StoreError, with nothing changed, when the disk does not take it."""
+        """Try a push that was judged. Raises StoreError or PushRefused, with nothing changed, when the disk does
+        not take it, or a key ceremony has begun meanwhile."""
         hands, old = self._hands, self._hands.config()
         change, answered = hands.change(old, new), hands.answers()
         facts = {"version": push.version, "id": push.id, "digest": push.digest}
-        self._shelf.stage(envelope, push.version, push.digest)
+        self.push = push  # before it is asked for the last time whether one has begun: from now on none begins
         try:
-            hands.note("staged", **facts, signers=list(push.signers), changes=change.sentences)
-            self._stored()
-            self._shelf.step("applying")
-        except StoreError:
-            self._shelf.drop()
+            if why := hands.busy():
+                raise PushRefused("busy", f"{why}: it is looked at again after")
+            self._stage(envelope, push, facts, change.sentences)
+        except BaseException:  # whatever it is: nothing is being tried, and orders may be opened again
+            self.push = None
             raise
-        self.push, self._old, self._answered, self._is_wired = push, old, answered, change.uplink
+        self._old, self._answered, self._is_wired = old, answered, change.uplink
         try:
             hands.note("applying", **facts, links=sorted({*change.ended, *change.begun}), uplink=change.uplink)
             hands.take(new)
@@ -184,6 +185,16 @@ class Applying:
         )
         self.push = self._old = self.probation = None
         return Ended(push, outcome, reason, detail)
+
+    def _stage(self, envelope: bytes, push: Push, facts: Mapping[str, Any], changes: list[str]) -> None:
+        self._shelf.stage(envelope, push.version, push.digest)
+        try:
+            self._hands.note("staged", **facts, signers=list(push.signers), changes=changes)
+            self._stored()
+            self._shelf.step("applying")
+        except StoreError:
+            self._shelf.drop()
+            raise
 
     def _stored(self) -> None:
         if not self._hands.keep():

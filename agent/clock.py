@@ -77,6 +77,12 @@ class Clock:
         self._offset = offset
         return {"was": wall_ms - jump, "now": wall_ms, "jump_ms": jump, "quality": quality}
 
+    @property
+    def known(self) -> int:
+        """The latest time that it is known to have been (wall clock, ms). Of a boot in which the clock was set
+        ahead for a while it is not the measure; after that boot, it is."""
+        return max(SANE, self._floor, 0 if self._low is None else self._last + self._low)
+
     def wrote(self, now_ms: int) -> None:
         """Rows were made at this time (monotonic ms)."""
         self._last = now_ms
@@ -87,7 +93,7 @@ class Clock:
         if synced:
             self._low, self._floor = offset, 0
             return "synced"
-        if wall_ms < max(self._floor, 0 if self._low is None else self._last + self._low):
+        if wall_ms < self.known:
             return "unset"
         self._low = offset if self._low is None else min(self._low, offset)
         return "free"

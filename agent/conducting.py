@@ -24,20 +24,24 @@ from agent.crypto.asking import ENDED, QUIET, WAITING
 from agent.crypto.ceremony import Ceremony
 from agent.crypto.holdings import KIND, Holdings, Row, fold
 from agent.crypto.orders import Order, Site
-from agent.crypto.phrases import CAUSES, STEPS
+from agent.crypto.phrases import CAUSES, SERVICE, STEPS, Words
 from agent.crypto.secret import wipe
 from agent.crypto.steps import Action, Answer, Ask, Event, Record, State, Tell, row
-from agent.errors import ControlError, StoreError
+from agent.errors import ControlError
 from agent.keyguard import KeyGuard
 from agent.keytable import Keys
-from agent.model import Heard, Note, Operation, Outcome
+from agent.model import Heard, Note, Operation, Outcome, Reading
+from agent.repeats import Repeats
 from agent.surroundings import Watched
+from agent.telling import Telling
 from agent.timepiece import wall_ms
 
 BY = "ceremony"
 """Who asks, in the operations of a ceremony."""
 TURN = 0.25
 """Seconds between two looks at the clock."""
+PARTING = 4.0
+"""Seconds that the EPP has for a deletion when the agent is stopped; less than agent/workers.py waits."""
 IDLE = ENDED | {State.IDLE}
 
 _STEPS = frozenset(state.value for state in State)
@@ -81,9 +85,8 @@ class Conducting:
         self._trouble = ""
         self._looked_at = self._watched.identity
         self.resuming = False
-        self.told: deque[tuple[int, Tell]] = deque(maxlen=100)
-        self.news = threading.Condition()
-        self._number = 0
+        self.told = Telling(lambda: self.settled)
+        self.repeats = Repeats(self.record)
         self.ceremony = self._fresh()
 
     # What other threads may call.
@@ -111,12 +114,6 @@ class Conducting:
         would come to another EPP."""
         return operation.by == BY and not (self.ceremony.awaits(operation.id) and self._in_place(time.monotonic()))
 
-    def since(self, last: int, patience: float) -> tuple[bool, list[tuple[int, Tell]]]:
-        """Whether all is settled, and what was told after number `last`; waits so many seconds for either."""
-        with self.news:
-            self.news.wait_for(lambda: self.settled or self._number > last, patience)
-            return self.settled, [told for told in self.told if told[0] > last]
-
     def run(self) -> None:
         """Conduct until `stop` is set."""
         self.resuming = bool(self.held().running)
@@ -124,6 +121,18 @@ class Conducting:
         while not self._stop.is_set():
             self.drain(TURN)
             self.turn(time.monotonic())
+        self.part()
+
+    def part(self) -> None:
+        """The agent is stopped: what is half-built is deleted first. If the EPP does not do that soon, the next
+        start does."""
+        if self.ceremony.state not in QUIET:
+            self.handle(steps.Trouble("agent_stopped"))
+        until = time.monotonic() + PARTING
+        while self.ceremony.state in WAITING and not self.ceremony.stuck and time.monotonic() < until:
+            self.drain(TURN)
+            self.turn(time.monotonic())
+        self.repeats.tell()
 
     # What runs in the own thread.
 
@@ -150,24 +159,31 @@ class Conducting:
         """The serial number that the EPP has told last."""
         return self._watched.serial
 
-    def service(self) -> tuple[str, str]:
+    def service(self) -> tuple[str, Words]:
         """Whether the keys let the terminal serve customers: ok, ceremony, stopped, unknown; and why."""
         if self.resuming or self.ceremony.out_of_service:
-            return "ceremony", "a key ceremony is under way, or its slot is not deleted yet"
+            return "ceremony", SERVICE["ceremony"]
         if self._watched.opened(now := time.monotonic()):
-            return "stopped", CAUSES["tamper"].en
+            return "stopped", CAUSES["tamper"]
         return self.guard.service(self._watched.answers(now))
 
-    def lacking(self) -> list[str]:
+    @property
+    def free(self) -> bool:
+        """Whether an order may be opened: nothing runs, or nothing is missing but a receipt, or signatures that are
+        overdue. Who never comes to sign must not keep the terminal from its keys."""
+        ceremony = self.ceremony
+        return ceremony.state in IDLE | {State.RECEIPT} or (ceremony.state is State.DESTROY and ceremony.overdue)
+
+    def lacking(self) -> list[Words]:
         """What is not as it must be for a ceremony."""
         return self._watched.lacking(time.monotonic())
 
     def open(self, order: Order, signers: tuple[str, ...], digest: str, trusted: int) -> list[Tell]:
-        """Carry out an order; what is told at once. A ceremony that is running is stopped by that, unless nothing
-        is missing but its receipt, which can be made later: it is closed without one."""
+        """Carry out an order; what is told at once. A ceremony that is running is stopped by that, unless it is
+        `free`: then its receipt can be made, and its papers can be signed for, at any time after."""
         if self.resuming:
             raise ControlError("the last ceremony was cut short and its slot is not deleted yet: wait", 1)
-        if self.ceremony.state in IDLE | {State.RECEIPT}:
+        if self.free:
             # Not begun: an order that was opened is used up.
             if trouble := self._watched.trouble(time.monotonic()):
                 raise ControlError(f"no ceremony can begin: {CAUSES[trouble].en}", 1)
@@ -175,7 +191,9 @@ class Conducting:
                 raise ControlError(f"no ceremony can begin: {tried}; wait for its end, or take it back", 1)
             if self.ceremony.state is State.RECEIPT:
                 self.handle(steps.ReceiptMade(""))
-            self.guard.give_way()
+            elif self.ceremony.state is State.DESTROY:
+                self.record("papers_due", order=self.ceremony.order.id, slot=self.ceremony.order.slot)
+            self.guard.look()
             self.ceremony = self._fresh()
             self._around, self._trouble = None, ""
         tells = self.handle(steps.Opened(order, signers, digest, wall_ms(), trusted))
@@ -193,6 +211,14 @@ class Conducting:
             self.guard.look()
         return tells
 
+    def afterwards(self, order: str, event: Event) -> tuple[Ceremony, list[Tell]]:
+        """Give an event to the ceremony of an order in `Holdings.owed`; what it tells is for who asks alone."""
+        ceremony = Ceremony.owing(self._site(), self.held(), order, wall_ms())
+        actions = ceremony.handle(event, time.monotonic())
+        self._carry([action for action in actions if isinstance(action, Record)])
+        self.guard.look()
+        return ceremony, [action for action in actions if isinstance(action, Tell)]
+
     def offer(self, digest: str, block: bytes) -> None:
         """Keep a key block until the ceremony forgets it."""
         wipe(self._blocks.get(digest, bytearray()))
@@ -204,6 +230,7 @@ class Conducting:
 
     def turn(self, now: float) -> None:
         """What the clock and the surroundings ask for."""
+        self.repeats.tell(now)
         if self.resuming:
             self._resume(now)
         self._look_around(now)
@@ -230,12 +257,15 @@ class Conducting:
         return Site(self._terminal, self.serial, self.table.hierarchy == "test")
 
     def _take(self, heard: Heard) -> None:
-        if self._watched.take(heard):
-            # A row at once, in a ceremony or not: the keys are not to be trusted again when the pad says "ok".
-            self._trouble = "tamper"
-            self.handle(steps.Trouble("tamper"))
-            self.guard.look(anew=True)
-        # At each thing that is heard: a door that was open for a moment was open.
+        for reading in [item for item in heard.items if isinstance(item, Reading)]:
+            if self._watched.take(replace(heard, items=(reading,))):
+                # A row at once, in a ceremony or not: the keys are not to be trusted again when the pad says "ok".
+                self._trouble = "tamper"
+                self.handle(steps.Trouble("tamper"))
+                self.guard.look(anew=True)
+            # At each thing that is heard: a door that was open for a moment was open.
+            if self.ceremony.state not in (State.OPENED, State.CREWED):
+                self._look_around(time.monotonic())
         self._look_around(time.monotonic())
         for item in heard.items:
             if isinstance(item, Outcome) and not self.guard.take(item):
@@ -251,7 +281,7 @@ class Conducting:
         if not (self.serial and self._watched.answers(now)):
             return
         held = self.held()
-        self.ceremony, actions = Ceremony.resume(self._site(), held, held.running, now)
+        self.ceremony, actions = Ceremony.resume(self._site(), held, held.running, now, wall_ms())
         self.resuming = False
         self._around, self._trouble = None, ""
         self._carry(actions)
@@ -264,7 +294,8 @@ class Conducting:
         around = stands("maintenance", now), stands("stopped", now), stands("doors", now)
         if around != self._around:
             self._around = around
-            self.handle(steps.Surroundings(*around, self._count() if all(around) else ""))
+            counts = all(around) and self.ceremony.state in (State.OPENED, State.CREWED)
+            self.handle(steps.Surroundings(*around, self._counters() if counts else ""))
         trouble = self._watched.trouble(now)
         if self.serial != self.ceremony.order.epp_serial and not trouble:
             trouble = "serial_changed"
@@ -274,16 +305,6 @@ class Conducting:
                 self.handle(steps.Trouble(trouble))
             else:
                 self.ceremony.hasten()
-
-    def _count(self) -> str:
-        """The cash counters, where a ceremony writes them down. A store that cannot be read stops nothing."""
-        if self.ceremony.state not in (State.OPENED, State.CREWED):
-            return ""
-        try:
-            return self._counters()
-        except StoreError as error:
-            log.warning("keys: the cash counters are not written down: %s", error)
-            return ""
 
     def _in_place(self, now: float) -> bool:
         """Whether the EPP that answers is the one of the order."""
@@ -311,7 +332,7 @@ class Conducting:
         steps_told = [tell for tell in tells if tell.word in _STEPS]
         # Of steps that were passed at once people see only the last.
         tells = [tell for tell in tells if tell not in steps_told[:-1]]
-        self._tell(tells)
+        self.told.tell(tells)
         return tells
 
     def _ask(self, ask: Ask, *, at_once: bool) -> None:
@@ -327,10 +348,3 @@ class Conducting:
             self._deferred.append(operation)
         else:
             self._put(operation)
-
-    def _tell(self, tells: Iterable[Tell]) -> None:
-        with self.news:
-            for tell in tells:
-                self._number += 1
-                self.told.append((self._number, tell))
-            self.news.notify_all()

@@ -23,7 +23,7 @@ from agent.addresses import check_port, is_loopback, without_login, without_logi
 from agent.drivers import DRIVERS, SHARED
 from agent.errors import ConfigError
 from agent.mistakes import one_of, sentence
-from agent.pasted import REFUSED, like_a_key
+from agent.pasted import REFUSED, too_much_hex
 from agent.tables import LOCAL as LOCAL
 from agent.tables import Broker as Broker
 from agent.tables import Config as Config
@@ -125,7 +125,7 @@ def _no_keys(tables: dict[str, Any]) -> None:
     """No name, and no option of a driver, may be a key or a part of one that somebody has pasted: nothing repeats
     it. Ports and files may look like one."""
     for path, text in _texts(tables):
-        if path[0] not in ("lines", "devices") or not like_a_key(text):
+        if path[0] not in ("lines", "devices") or not too_much_hex(text):
             continue
         ours = (Line if path[0] == "lines" else Device).model_fields
         if len(path) == 2:

@@ -39,7 +39,7 @@ from agent.errors import ControlError, TillwireError
 from agent.exports import redating
 from agent.lobby import REQUEST_LIMIT, Caller, Lobby, Places
 from agent.model import Operation
-from agent.pasted import REFUSED, like_a_key
+from agent.pasted import REFUSED, too_much_hex
 from agent.peer import Peer
 from agent.state import shown
 from agent.store import Reader, Store
@@ -88,9 +88,14 @@ class Control:
         self._lobby = Lobby(self._listen(self._path))
 
     def poke(self) -> None:
-        """Something was committed, or it is time to look at `stop`."""
+        """Something was committed."""
         with self._news:
             self._news.notify_all()
+
+    def wake(self) -> None:
+        """It is time to look at `stop`."""
+        self._lobby.shut()
+        self.poke()
 
     def run(self) -> None:
         """Answer until `stop` is set."""
@@ -154,7 +159,7 @@ class Control:
             # Before the store is opened: a ceremony can be stopped though there is none.
             yield from self._desks[request["do"]](request, who)
             return
-        if any(map(like_a_key, request.values())):
+        if any(map(too_much_hex, request.values())):
             raise ControlError(REFUSED, 2)
         with self._store.reading() as reader:
             match request.get("do"):

@@ -89,6 +89,11 @@ class Core:
         """How good the wall clock is; nobody can tell before the first step."""
         return self._clock.quality or "unset"
 
+    @property
+    def known(self) -> int:
+        """The latest time that it is known to have been (wall clock, ms)."""
+        return self._clock.known
+
     def step(self, items: Iterable[Item], now: float, wall_ms: int, synced: bool = False) -> Batch:
         """What `items` and the time since the last step become. now: monotonic seconds; wall_ms: at `now`, by a
         clock that follows a time source if `synced`."""

@@ -133,7 +133,7 @@ def find_store(store: Path | None, config_path: Path | None) -> Path:
 
     Raises ConfigError when neither can be used, StoreError when there is no such file or it may not be read.
     """
-    path = _file(store) if store else load(config_path or _usual_config()).terminal.data / FILE
+    path = _file(store) if store else data_folder(config_path) / FILE
     try:
         path.stat()
     except FileNotFoundError as error:
@@ -141,6 +141,11 @@ def find_store(store: Path | None, config_path: Path | None) -> Path:
     except OSError as error:
         raise StoreError(f"{path} may not be read by this user ({error.strerror}): use sudo") from error
     return path
+
+
+def data_folder(config_path: Path | None) -> Path:
+    """Where the configuration says that the agent's data lie. Raises ConfigError."""
+    return load(config_path or _usual_config()).terminal.data
 
 
 def verify(path: Path) -> Iterator[dict[str, Any]]:

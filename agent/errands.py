@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from agent.clock import Quality
 from agent.messages import DeviceState
-from agent.pasted import like_a_key
+from agent.pasted import too_much_hex
 from agent.peer import Peer
 from agent.points import CASH, exists, lookup
 from agent.pushes import Push
@@ -277,7 +277,7 @@ def _text(value: object) -> bool:
 
 
 def _plain(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and value.isprintable() and not like_a_key(value)
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable() and not too_much_hex(value)
 
 
 def _whole(value: object) -> bool:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agent.crypto.orders import is_name
 from agent.errors import ControlError
+from agent.pasted import is_name
 
 Answer = dict[str, Any]
 Request = Mapping[str, Any]

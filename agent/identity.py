@@ -1,9 +1,10 @@
 """This file knows who this agent is: its signing key, sealed, and at which level.
 
 The key (Ed25519, RFC 8032) lies in `secrets.sealed` under the name `identity`; agent/crypto/sealing.py tells what
-each level protects from. It is made once, at the first start. From then on the ledger remembers the file's mark,
-and a file that is gone, older, damaged, another terminal's or at a lower level is refused with a sentence. Nothing
-is made anew then: a new key would sign receipts that do not hold under the old one, and nobody would know why.
+each level protects from. It is made once, at the first start. From then on the ledger remembers the file's mark and
+the key's id, and a file that is gone, older, damaged, another terminal's, at a lower level or with another key is
+refused with a sentence. Nothing is made anew then: a new key would sign receipts that do not hold under the old
+one, and nobody would know why.
 """
 
 import fcntl
@@ -16,10 +17,10 @@ from typing import Any
 
 from agent.crypto.ed25519 import SigningKey
 from agent.crypto.keepers import Keeper
-from agent.crypto.sealing import Mark, SecretStore, keepers
+from agent.crypto.sealing import FILE, Mark, SecretStore, keepers
 from agent.errors import CryptoError
 
-FILE, NAME = "secrets.sealed", "identity"
+NAME = "identity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +37,26 @@ class Identity:
     why: str = ""
 
 
-def newest_mark(rows: Iterable[Mapping[str, Any]]) -> Mark | None:
-    """The newest mark that rows of the ledger remember, oldest row first; None: they know of none."""
-    marks = [Mark(row["level"], row["generation"]) for row in rows if row["kind"] == "sealed"]
-    return marks[-1] if marks else None
+def remembered(rows: Iterable[Mapping[str, Any]]) -> tuple[Mark | None, str]:
+    """The newest mark and key id in rows of the ledger, oldest row first; None and "": they know of none."""
+    found = [
+        (Mark(row["level"], row["generation"]), str(row.get("key", ""))) for row in rows if row["kind"] == "sealed"
+    ]
+    return found[-1] if found else (None, "")
 
 
 def open_identity(
-    folder: Path, terminal: str, expected: Mark | None, kept_by: Sequence[Keeper] | None = None
+    folder: Path,
+    terminal: str,
+    expected: Mark | None,
+    kept_by: Sequence[Keeper] | None = None,
+    key_id: str = "",
 ) -> Identity:
     """Open the sealed file in `folder`, or make it when there was none before.
 
     expected: the newest mark that is remembered; None: there never was one. kept_by: who may keep the file's key,
-    best first; otherwise whatever this machine has. Raises nothing that the disk or a keeper can cause: an agent
-    without its key still watches its devices.
+    best first; otherwise whatever this machine has. key_id: of the key that is remembered; "": none is. Raises
+    nothing that the disk or a keeper can cause: an agent without its key still watches its devices.
     """
     path, able = folder / FILE, keepers(folder) if kept_by is None else kept_by
     try:
@@ -59,7 +66,10 @@ def open_identity(
                 with SigningKey.generate().seed() as seed:
                     store.put(NAME, seed)
             with store.get(NAME) as seed:
-                return Identity(SigningKey(seed), store.mark, created, store.passed_over)
+                key = SigningKey(seed)
+            if key_id and key.public.id != key_id:
+                return Identity(why=f"{path}: holds another key than the ledger remembers; put the right file back")
+            return Identity(key, store.mark, created, store.passed_over)
     except CryptoError as error:
         return Identity(why=str(error))
     except OSError as error:

@@ -8,7 +8,7 @@
     {… "block", "data"}                                     hand over the key block of the order, in Base64
     {… "complete", "person", "password"}                    the second person confirms
     {… "prove", "person", "password", "ok", "method", "reference"}     what the host says of the key
-    {… "sign", "person", "password"}                        the papers of the order are destroyed
+    {… "sign", "order", "person", "password"}               the papers of the order are destroyed
     {… "abort"}  {… "exposed", "where"}                     stop; a component was typed in the wrong place
     {… "receipt", "order"}  {… "signed_on"}                 the receipt; the host has just given new working keys
 
@@ -28,27 +28,35 @@ from collections.abc import Callable, Iterator, Mapping
 from agent.accounts import Account, Accounts, WrongPassword
 from agent.conducting import IDLE, Conducting
 from agent.crypto import steps
+from agent.crypto.asking import QUIET
+from agent.crypto.ceremony import Ceremony
 from agent.crypto.keyblock import KeyBlock
-from agent.crypto.orders import LONGEST_HEX, has_long_hex, is_name, looks_like_key
+from agent.crypto.orders import Order
 from agent.crypto.phrases import REFUSALS
 from agent.crypto.signing import Keyring
 from agent.crypto.steps import Login, State, Tell
 from agent.errors import BlockRefused, ControlError, CryptoError
 from agent.fields import SPOILED, Answer, Request, name_in, text_in
 from agent.orderdesk import OrderDesk
+from agent.pasted import LONGEST_HEX, REFUSED, is_name, like_a_part, too_much_hex
 from agent.peer import Peer
 from agent.timepiece import wall_ms
 
 BEAT, PATIENCE = 2.0, 30.0
 """Seconds between two signs of life; to wait for the disk."""
 METHODS = ("echo", "sign_on", "mac")
+PAST_STOPPING = QUIET | {State.ACTIVE, State.ERASING, State.ABORTING}
+"""States in which nothing is ended by who wants to stop."""
 _EXEMPT = {"order": "text", "block": "data"}
 _WHERE = ("argv", "prompt", "file", "socket")
 
 
 class KeyDesk:
-    """The requests about keys of one terminal. newest: the `at` of the newest ledger row, wall clock in ms. kept:
-    an event that is set once every row so far is on disk."""
+    """The requests about keys of one terminal.
+
+    known: the latest time that it is known to have been (wall clock, ms)
+    kept: an event that is set once every row so far is on disk
+    """
 
     def __init__(
         self,
@@ -56,14 +64,14 @@ class KeyDesk:
         conducting: Conducting,
         accounts: Accounts,
         keyring: Keyring,
-        newest: Callable[[], int],
+        known: Callable[[], int],
         receipt: Callable[[str], tuple[str, str, str]],
         status: Callable[[], Answer],
         kept: Callable[[], threading.Event],
     ) -> None:
         self._terminal, self._conducting, self._accounts = terminal, conducting, accounts
         self._receipt, self._status, self._kept = receipt, status, kept
-        self._orders = OrderDesk(terminal, conducting, keyring, newest, self._keep, self.spoiled)
+        self._orders = OrderDesk(terminal, conducting, keyring, known, self._keep, self.spoiled)
         self._acts: Mapping[str, Callable[[Request, Peer], Iterator[Answer]]] = {
             "status": lambda request, peer: iter([{"keys": self._status()}]),
             "order": self._orders.take,
@@ -86,21 +94,28 @@ class KeyDesk:
         if not isinstance(act, str) or act not in self._acts:
             raise ControlError(f"of keys one may ask {', '.join(self._acts)}", 2)
         self._no_component(request, _EXEMPT.get(act, ""))
-        self._orders.tell_refused()
         yield from self._acts[act](request, peer)
 
     def spoiled(self, where: str) -> None:
         """A component was typed where it does not belong."""
-        exposed = steps.Trouble("exposed", where)
-        self._conducting.call(lambda: self._conducting.handle(exposed))
+        self._conducting.call(lambda: self._stop("exposed", where))
+
+    def _stop(self, cause: str, person: str) -> list[Tell]:
+        """What ends a ceremony, and needs no login; where it ends none, anybody could fill the ledger with it."""
+        conducting = self._conducting
+        if conducting.ceremony.state in PAST_STOPPING and conducting.repeats.counts(
+            "trouble", cause=cause, person=person
+        ):
+            return []
+        return conducting.handle(steps.Trouble(cause, person))
 
     def _no_component(self, request: Request, exempt: str) -> None:
         texts = [text for name, text in request.items() if name != exempt and isinstance(text, str)]
-        if any(map(looks_like_key, texts)):
+        if any(map(like_a_part, texts)):
             self.spoiled("socket")
             raise ControlError(SPOILED, 1)
-        if any(map(has_long_hex, texts)):
-            raise ControlError(f"nothing here takes more than {LONGEST_HEX} hex digits in a row", 2)
+        if any(map(too_much_hex, texts)):
+            raise ControlError(REFUSED, 2)
 
     # The ceremony.
 
@@ -142,6 +157,8 @@ class KeyDesk:
                     ) from None
             if digest == ceremony.order.block:
                 conducting.offer(digest, block)
+            elif conducting.repeats.counts("refused", order=ceremony.order.id, reason="other_block"):
+                return [Tell("other_block", *REFUSALS["other_block"])]
             return conducting.handle(steps.BlockOffered(digest, header))
 
         yield from self._moving(act)
@@ -159,18 +176,40 @@ class KeyDesk:
         yield from self._moving(lambda: self._conducting.handle(steps.Proof(login, ok, method, reference)))
 
     def _sign(self, request: Request, peer: Peer) -> Iterator[Answer]:
-        login = self._login(request, peer)
+        named = name_in(request, "order") if request.get("order") else ""
+        login, conducting = self._login(request, peer), self._conducting
+        order, is_passed = conducting.call(lambda: self._papers_of(named))
 
-        def act() -> list[Tell]:
-            ceremony = self._conducting.ceremony
-            if ceremony.state is not State.DESTROY:
-                raise ControlError("now is not the time to sign: `tillwire keys status` tells the next step", 1)
-            order = ceremony.order
+        def signed() -> steps.Signed:
             said = {"order": order.id, "envelopes": order.envelopes, "person": login.person, "destroyed": True}
             digest = hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-            return self._conducting.handle(steps.Signed(login, order.envelopes, digest))
+            return steps.Signed(login, order.envelopes, digest)
 
-        yield from self._moving(act)
+        if not is_passed:
+            yield from self._moving(lambda: conducting.handle(signed()))
+            return
+
+        def late() -> tuple[Ceremony, list[steps.Tell]]:
+            if order.id not in conducting.held().owed:
+                raise ControlError(f"the papers of {order.id} are signed by now: `tillwire keys status`", 1)
+            return conducting.afterwards(order.id, signed())
+
+        ceremony, tells = conducting.call(late)
+        yield from self._kept_meanwhile()
+        yield from map(_told, tells)
+        yield _end(ceremony.state, ceremony.next_step())
+
+    def _papers_of(self, named: str) -> tuple[Order, bool]:
+        """The order whose papers somebody signs for, and whether another one has passed it. Raises ControlError."""
+        ceremony, held = self._conducting.ceremony, self._conducting.held()
+        if ceremony.state is State.DESTROY and named in ("", ceremony.order.id):
+            return ceremony.order, False
+        due = [order for order in held.owed if order in held.papers and named in ("", order)]
+        if not due:
+            raise ControlError("now is not the time to sign: `tillwire keys status` tells the next step", 1)
+        if len(due) > 1:
+            raise ControlError(f"of which order? There are {', '.join(due)}", 2)
+        return Order.parse(held.owed[due[0]][0]["document"]), True
 
     def _abort(self, request: Request, peer: Peer) -> Iterator[Answer]:
         person = request.get("person")
@@ -179,7 +218,7 @@ class KeyDesk:
         def act() -> list[Tell]:
             if self._conducting.ceremony.state in IDLE:
                 raise ControlError("no ceremony is running: there is nothing to stop", 1)
-            return self._conducting.handle(steps.Trouble("abandoned", who))
+            return self._stop("abandoned", who)
 
         yield from self._moving(act)
 
@@ -199,6 +238,8 @@ class KeyDesk:
             ceremony = self._conducting.ceremony
             if ceremony.state is State.RECEIPT and ceremony.order.id == order:
                 self._conducting.handle(steps.ReceiptMade(digest))
+            elif order in (held := self._conducting.held()).owed and order not in held.papers:
+                self._conducting.afterwards(order, steps.ReceiptMade(digest))
 
         self._conducting.call(close)
         yield {"order": order, "receipt": text}
@@ -213,12 +254,18 @@ class KeyDesk:
         try:
             account: Account = self._accounts.person(person, password)
         except WrongPassword as error:
-            # It may be a password, typed as the name, and what is in the ledger stays there.
-            named = person if self._known(person) else "withheld"
-            self._conducting.call(lambda: self._conducting.handle(steps.WrongLogin(named, wall_ms())))
+            self._conducting.call(lambda: self._wrong(person))
             raise ControlError(str(error), 1) from None
         number, named = secrets.token_hex(LONGEST_HEX // 2), f"account.{account.name}"
         return Login(account.name, account.role, account.group, named, peer.session, number, self._terminal)
+
+    def _wrong(self, person: str) -> None:
+        """A wrong try; of somebody whom nobody knows the name stands nowhere: it may be a password, typed there."""
+        conducting = self._conducting
+        if self._known(person):
+            conducting.handle(steps.WrongLogin(person, wall_ms()))
+        elif not conducting.repeats.counts("login", person="withheld", result="wrong"):
+            conducting.record("login", person="withheld", result="wrong")
 
     def _known(self, person: str) -> bool:
         """Whether this is the name of somebody."""
@@ -231,7 +278,7 @@ class KeyDesk:
         """Do something to the ceremony, and tell what follows until people have to act again; when nothing was
         done, only why: what others do meanwhile is theirs."""
         conducting = self._conducting
-        last = conducting.told[-1][0] if conducting.told else 0
+        last = conducting.told.last
         try:
             at_once = (conducting.call(act) if inside else act()) or []
         except CryptoError as error:
@@ -241,7 +288,7 @@ class KeyDesk:
             yield from self._kept_meanwhile()
             yield from map(_told, at_once)
         while not refused:
-            settled, tells = conducting.since(last, BEAT)
+            settled, tells = conducting.told.since(last, BEAT)
             # Whoever hears that a key works shreds its papers, so that is on disk first; a stop waits for no disk.
             if any(tell.word != State.ABORTING.value for _, tell in tells):
                 yield from self._kept_meanwhile()
@@ -252,8 +299,8 @@ class KeyDesk:
                 break
             if not tells:
                 yield _beat()
-        state, step = conducting.call(lambda: (conducting.ceremony.state.value, conducting.next_step()))
-        yield {"end": state, "step": {"word": step.word, "en": step.en, "zh": step.zh}}
+        state, step = conducting.call(lambda: (conducting.ceremony.state, conducting.next_step()))
+        yield _end(state, step)
 
     def _kept_meanwhile(self) -> Iterator[Answer]:
         """Signs of life until all so far is on disk."""
@@ -273,6 +320,10 @@ def _beat() -> Answer:
 
 def _told(tell: Tell) -> Answer:
     return {"tell": {"word": tell.word, "en": tell.en, "zh": tell.zh}}
+
+
+def _end(state: State, step: Tell) -> Answer:
+    return {"end": state.value, "step": {"word": step.word, "en": step.en, "zh": step.zh}}
 
 
 def only_refusals(tells: list[Tell]) -> bool:

@@ -13,15 +13,19 @@ from typing import Any
 from agent.crypto import guards
 from agent.crypto.holdings import Holdings
 from agent.crypto.kcv import Kcv
+from agent.crypto.phrases import SERVICE, Words
 from agent.keytable import Keys
 from agent.model import Heard, Note, Operation, Outcome, Reading
-from agent.surveying import AGAIN, HOURLY, Survey
+from agent.ration import Ration
+from agent.surveying import AGAIN, HOURLY, SOON, Survey
 
 REPEAT = 5.0
 """Seconds after which the points are told again."""
+SIGN_ONS = 10
+"""Looks in a minute that begin because somebody says that there was a sign-on; one more waits for the next."""
 PREFIX = "~look-"
 """Of the ids of questions; no order's id can begin so."""
-_OVERDUE = {"received_late", "installed_late", "age_over"}
+_OVERDUE = {"received_late", "installed_late", "papers_late", "age_over"}
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +43,9 @@ class KeyGuard:
         self._table, self._terminal, self._put, self._perform = table, terminal, put, perform
         self._survey: Survey | None = None
         self._given_up: Survey | None = None
-        self._looks, self._look_at = 0, 0.0
-        self._signed_on = False
+        self._looks, self._look_at, self._worthless = 0, 0.0, 0
+        self._signed_on = self._told_on = False
+        self._sign_ons = Ration(SIGN_ONS)
         self._before: dict[str, Kcv] = {}
         self._said, self._say_at = ("", ""), 0.0
         self.findings: list[guards.Finding] = []
@@ -72,31 +77,38 @@ class KeyGuard:
         return any(survey is not None and survey.pending(now) for survey in (self._survey, self._given_up))
 
     def look(self, *, signed_on: bool = False, anew: bool = False) -> None:
-        """Look as soon as possible. signed_on: the host has just given new working keys. anew: it may be another
-        EPP, or one that was opened, so what was seen before counts no more."""
+        """Look as soon as possible. signed_on: the host has just given new working keys; anybody may say so, and
+        the look waits for the next minute when that was too often in this one. anew: it may be another EPP, or one
+        that was opened, so what was seen before counts no more."""
+        if signed_on:
+            self._told_on = True
+            return
         # A look that is under way began before whatever has happened: half of it would be of an older time.
         self.give_way()
         self._look_at = 0.0
         if anew:
             self.seen = None
-        self._signed_on = self._signed_on or signed_on
 
-    def service(self, answers: bool = True) -> tuple[str, str]:
+    def service(self, answers: bool = True) -> tuple[str, Words]:
         """Whether the slots let the terminal serve customers: ok, stopped or unknown; and why. answers: whether the
         EPP can be asked."""
-        if critical := [found.en for found in self.findings if found.critical]:
-            return "stopped", "; ".join(critical)
+        if critical := [found for found in self.findings if found.critical]:
+            said = "; ".join(found.en for found in critical), "；".join(found.zh for found in critical)
+            return "stopped", Words(*said)
         if not answers:
-            return "unknown", "the EPP does not answer, so nobody knows whether its keys are there"
+            return "unknown", SERVICE["silent"]
         if self.seen is None:
-            return "unknown", "the slots of the EPP were not looked at yet, since the start or since it has changed"
-        return "ok", ""
+            return "unknown", SERVICE["unseen"]
+        return "ok", SERVICE["well"]
 
     def turn(
         self, now: float, wall: int, serial: str, slots: Iterable[str], held: Callable[[], Holdings]
     ) -> list[dict[str, Any]]:
         """Go on with a look, or begin one that is due. slots: what the EPP told of by itself. Returns new rows."""
         rows: list[dict[str, Any]] = []
+        if self._told_on and self._sign_ons.take(now):
+            self._told_on, self._signed_on = False, True
+            self.look()
         if serial != self._serial:
             # Before any slot, and not only by a good look: another EPP may never tell of its slots.
             self._serial = serial
@@ -116,10 +128,12 @@ class KeyGuard:
             self._perform(Operation(survey.id_of(slot), self._table.epp, "key_check", "agent", {"slot": slot}))
         if not survey.done:
             return rows
-        self._survey, self._look_at = None, now + (HOURLY if survey.good else AGAIN)
+        self._worthless = 0 if survey.good else self._worthless + 1
+        wait = HOURLY if survey.good else min(AGAIN, SOON * 2.0 ** (self._worthless - 1))
+        self._survey, self._look_at = None, now + wait
         return rows + (self._judge(survey, wall, serial, held()) if survey.good else [])
 
-    def say(self, now: float, service: str, why: str) -> None:
+    def say(self, now: float, service: str, why: Words) -> None:
         """Tell the points. service, why: what holds, a ceremony included."""
         words = {found.word for found in self.findings}
         duty = "overdue" if words & _OVERDUE else "due" if "age_due" in words else "ok"
@@ -127,7 +141,7 @@ class KeyGuard:
             self._said, self._say_at = (service, duty), now + REPEAT
             late = "; ".join(found.en for found in self.findings if found.word in {*_OVERDUE, "age_due"})
             readings = (
-                Reading("keys.service", service, now, why),
+                Reading("keys.service", service, now, why.en),
                 Reading("keys.duty", duty, now, late),
                 Reading("keys.sealing", self.sealing[0], now, self.sealing[1]),
             )
@@ -141,7 +155,7 @@ class KeyGuard:
         production = table.hierarchy == "production"
         found = guards.serial(serial, held)
         found += guards.slots(survey.seen | unread, held, production=production, working=others)
-        found += guards.wrapping(held) + guards.clocks(held, wall, table.utc_offset)
+        found += guards.wrapping(held) + guards.clocks(held, wall, table.utc_offset) + guards.papers(held, wall)
         found += guards.age(held, wall, table.age_days) if table.age_days else []
         after = {slot: seen.kcv for slot, seen in survey.seen.items() if slot in table.working and seen.kcv}
         if self._signed_on:

@@ -15,10 +15,10 @@ from agent.accounts import Accounts
 from agent.conducting import IDLE, TURN, Conducting
 from agent.config import Config
 from agent.crypto import receipts
+from agent.crypto.asking import QUIET
 from agent.crypto.guards import due
 from agent.crypto.holdings import Holdings, Slot
-from agent.crypto.orders import is_name
-from agent.crypto.phrases import STEPS
+from agent.crypto.phrases import SERVICE, STEPS, Words
 from agent.crypto.steps import Tell
 from agent.errors import ControlError, CryptoError, LedgerError, StoreCorrupt, StoreError
 from agent.identity import Identity
@@ -26,6 +26,7 @@ from agent.keydesk import KeyDesk
 from agent.keytable import Keys, keyring
 from agent.model import Fence, Heard, Note, Operation
 from agent.orderdesk import waiting_orders
+from agent.pasted import is_name
 from agent.peer import Peer
 from agent.points import CASH
 from agent.store import Store
@@ -33,7 +34,8 @@ from agent.timepiece import wall_ms
 
 ALWAYS = frozenset({"status", "exposed"})
 """What may be asked though nothing that is kept of keys can be believed."""
-PATIENCE = 30.0
+PATIENCE, BUSY = 30.0, 5.0
+"""Seconds to wait for the comparison with the ledger; for whether a ceremony is under way."""
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ class KeyParts:
 
     What the store keeps of keys is believed only if it is what the ledger has. If not, the service is stopped with
     the reason, no ceremony runs and the EPP is asked nothing; the devices are watched all the same.
+
+    known: the latest time that it is known to have been (wall clock, ms); tried: see agent/conducting.py
     """
 
     def __init__(
@@ -55,11 +59,13 @@ class KeyParts:
         put: Callable[[Heard | Operation | Note | Fence], None],
         perform: Callable[[Operation], None],
         stop: threading.Event,
+        known: Callable[[], int],
         tried: Callable[[], str] = str,
     ) -> None:
         self._table, self._store, self.identity = table, store, identity
         self._terminal = config.terminal.id
-        self._stop, self._damage, self._compared = stop, "", threading.Event()
+        self._stop, self._compared = stop, threading.Event()
+        self._damage: Words | None = None
         self.conducting = Conducting(
             table,
             self._terminal,
@@ -81,13 +87,15 @@ class KeyParts:
             return reached
 
         self.desk = KeyDesk(
-            self._terminal, self.conducting, accounts, ring, self._newest, self._receipt, self._status, fence
+            self._terminal, self.conducting, accounts, ring, known, self._receipt, self._status, fence
         )
 
     @property
     def busy(self) -> bool:
-        """Whether keys are being loaded, or destroyed."""
-        return self.conducting.ceremony.state not in IDLE
+        """Whether keys are being loaded, or destroyed; not while only papers and receipt are due, nor while a slot
+        waits after a restart to be deleted: the push may be what brings the EPP back. It is asked where orders are
+        opened, so that no order and no push can each pass the other. Raises ControlError."""
+        return self.conducting.call(lambda: self.conducting.ceremony.state not in QUIET, BUSY)
 
     def forgive(self, name: str) -> None:
         """Let a person whose account was unlocked take part in ceremonies again. Raises ControlError."""
@@ -106,7 +114,7 @@ class KeyParts:
         self._compared.set()
         if not self._damage:
             self.conducting.run()
-        while not self._stop.is_set():
+        while self._damage and not self._stop.is_set():
             self.conducting.drain(TURN)
             self.conducting.guard.say(time.monotonic(), "stopped", self._damage)
 
@@ -115,7 +123,7 @@ class KeyParts:
         if not self._compared.wait(PATIENCE):
             raise ControlError("what is kept of keys is still being compared with the ledger: wait a little")
         if self._damage and request.get("act") not in ALWAYS:
-            raise ControlError(self._damage, 1)
+            raise ControlError(self._damage.en, 1)
         yield from self.desk.answers(request, peer)
 
     def _kept(self) -> list[dict[str, Any]]:
@@ -135,23 +143,18 @@ class KeyParts:
             self._distrust(error)
 
     def _distrust(self, error: Exception) -> None:
-        self._damage = (
-            f"what the store tells of keys cannot be believed ({error}): keep a copy of its folder as evidence, and"
-            " ask who is responsible for keys"
-        )
-        log.error("keys: %s", self._damage)
+        self._damage = SERVICE["distrusted"].filled(error=error)
+        log.error("keys: %s", self._damage.en)
 
     def _counters(self) -> str:
-        """SHA-256 (hex) of the cash counters as the store has them."""
-        with self._store.reading() as reader:
-            points = [[p.device, p.point, p.value] for p in reader.points() if p.point.startswith(CASH)]
+        """SHA-256 (hex) of the cash counters as the store has them. One that cannot be read stops nothing."""
+        try:
+            with self._store.reading() as reader:
+                points = [[p.device, p.point, p.value] for p in reader.points() if p.point.startswith(CASH)]
+        except StoreError as error:
+            log.warning("keys: the cash counters are not written down: %s", error)
+            return ""
         return hashlib.sha256(json.dumps(points, sort_keys=True).encode()).hexdigest()
-
-    def _newest(self) -> int:
-        """The wall clock of the newest row, ms; 0 when there is none."""
-        with self._store.reading() as reader:
-            rows = reader.rows(reader.head()[0] - 1, 1)
-        return int(json.loads(rows[0][1])["at"]) if rows else 0
 
     def _receipt(self, named: str) -> tuple[str, str, str]:
         """Order, text and digest of a receipt. Raises ControlError."""
@@ -161,8 +164,8 @@ class KeyParts:
             kept = [row for row in reader.kept() if row["kind"] == "ceremony" and row.get("order")]
             ended = [row["order"] for row in kept if row["event"] in ("aborted", "signed", "closed")]
             if not ended or (named and named not in ended):
-                which = f"the order {named}" if named else "any order"
-                raise ControlError(f"{which} has not come to an end: `tillwire keys status` tells the next step", 1)
+                what = f"the order {named} has not come to an end" if named else "no order has come to an end yet"
+                raise ControlError(f"{what}: `tillwire keys status` tells the next step", 1)
             order = named or ended[-1]
             rows = receipts.of_order(kept, order)
             # As it was when the order was opened: whenever the receipt is asked for again, it is the same text.
@@ -196,13 +199,14 @@ class KeyParts:
             "key_id": identity.key.public.id if identity.key else "",
             "sealing": _sealing(identity),
             "service": service,
-            "why": why,
+            "why": why._asdict(),
             "state": "resuming" if conducting.resuming else ceremony.state.value,
             "step": {"word": step.word, "en": step.en, "zh": step.zh},
             "order": ceremony.order.document() if running else None,
             "people": ceremony.people() if running else [],
             "part": ceremony.part if running else 0,
-            "lacking": conducting.lacking(),
+            "papers": [rows[0]["document"] for order, rows in held.owed.items() if order in held.papers],
+            "lacking": [words._asdict() for words in conducting.lacking()],
             "slots": self._slots(held),
             "findings": [
                 {"word": found.word, "slot": found.slot, "critical": found.critical, "en": found.en, "zh": found.zh}
@@ -216,7 +220,7 @@ class KeyParts:
             ],
         }
 
-    def _service(self) -> tuple[str, str]:
+    def _service(self) -> tuple[str, Words]:
         return ("stopped", self._damage) if self._damage else self.conducting.service()
 
     def _slots(self, held: Holdings) -> list[dict[str, Any]]:

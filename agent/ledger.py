@@ -29,7 +29,7 @@ Kinds of rows and the keys they carry beside seq, at (wall clock, ms), up (monot
     outcome         device, id, result, detail, raw, and facts where more may be known (a check value)
     ceremony        event, order, slot, and more by event: a key ceremony (agent/crypto/holdings.py)
     slots           serial, slots {slot: what the EPP says}, silent [slot], findings [word slot]   a look at them
-    sealed          level, generation               who keeps the agent's own secrets (agent/crypto/sealing.py)
+    sealed          level, generation, key          who keeps the agent's own secrets (agent/crypto/sealing.py)
     account         event (added, removed, unlocked, changed, wrong), name, by, and role and group when it is new
     push            event, and more by event: what the centre sent and what became of it: staged (changes),
                     applying, rolling_back, committed, rolled_back, refused (of, reason, count), signers; frozen,

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from agent.errors import ControlError
@@ -87,6 +88,11 @@ class Lobby:
         for caller in [one for one in self._waiting if self._clock() >= one.until]:
             self._hang_up(caller)
         return ready
+
+    def shut(self) -> None:
+        """Let nobody in any more; who waits in `turn` returns at once. For any thread."""
+        with suppress(OSError):  # it is closed already
+            self._server.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Send everybody away."""

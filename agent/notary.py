@@ -15,7 +15,7 @@ from agent.config import Config
 from agent.crypto.signing import Envelope
 from agent.errors import ControlError, LedgerError, StoreCorrupt, StoreError
 from agent.exports import CHUNK, SIZE, export, wanted
-from agent.identity import Identity, newest_mark, open_identity
+from agent.identity import Identity, open_identity, remembered
 from agent.ledger import link
 from agent.model import Batch, Note
 from agent.peer import Peer
@@ -127,10 +127,13 @@ class Notary:
         }
 
     def _who(self, config: Config, reader: Reader) -> Identity:
-        expected = newest_mark(reader.kept())
-        found = open_identity(config.terminal.data, self._terminal, expected)
-        if found.mark is not None and found.mark != expected:
-            self.notes = (Note("sealed", {"level": found.mark.level, "generation": found.mark.generation}),)
+        expected, key_id = remembered(reader.kept())
+        found = open_identity(config.terminal.data, self._terminal, expected, key_id=key_id)
+        if found.key is not None and found.mark is not None:
+            own = found.key.public.id
+            if (found.mark, own) != (expected, key_id):
+                facts = {"level": found.mark.level, "generation": found.mark.generation, "key": own}
+                self.notes = (Note("sealed", facts),)
         return found
 
     def _begin(self, reader: Reader) -> None:

@@ -1,56 +1,37 @@
 """This file knows what becomes of an order that is handed over: it is taken in or refused, it waits, it is opened.
 
 Anybody who may talk to the agent may hand something over, without a login. So what is refused is counted: a row at
-once, and then one a minute that says how often; and no more than WAITED_FOR keys are waited for at a time.
+once, and then one a minute that says how often; no more than WAITED_FOR keys are waited for at a time, and that is
+changed no more than CHANGES times within a day.
 """
 
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 
-from agent.conducting import IDLE, Conducting
+from agent.conducting import Conducting
 from agent.crypto.crew import Crew
-from agent.crypto.holdings import Holdings, Row
-from agent.crypto.orders import Order, Site, looks_like_key
+from agent.crypto.holdings import DAY_MS, Holdings, Row
+from agent.crypto.orders import Order, Site
 from agent.crypto.phrases import REFUSALS
 from agent.crypto.signing import ORDER, Keyring, Rule, accept
-from agent.crypto.steps import Login, State, Tell
+from agent.crypto.steps import Login, Tell
 from agent.errors import ControlError, EnvelopeRefused
 from agent.fields import SPOILED, Answer, Request, name_in, text_in
 from agent.keytable import ROLES
+from agent.pasted import holds_a_key
 from agent.peer import Peer
 from agent.timepiece import wall_ms
 
-MINUTE = 60.0
 WAITED_FOR = 100
 """Keys that were asked for and have not come, at most."""
-
-
-class Tally:
-    """Counts words, and says of each at most once a minute how often it came. `now` is in monotonic seconds."""
-
-    def __init__(self) -> None:
-        self._counts = Counter[str]()
-        self._told: dict[str, float] = {}
-
-    def add(self, word: str) -> None:
-        self._counts[word] += 1
-
-    def due(self, now: float) -> list[tuple[str, int]]:
-        """The words that may be told now, with their counts, which begin anew."""
-        last = self._told
-        due = [(word, n) for word, n in self._counts.items() if word not in last or now - last[word] >= MINUTE]
-        for word, _ in due:
-            del self._counts[word]
-            self._told[word] = now
-        return due
+CHANGES = 2 * WAITED_FOR
+"""Rows within a day that say that a key was asked for, or was not."""
 
 
 class OrderDesk:
     """The orders of one terminal, from their arrival to their opening.
 
-    newest: the `at` of the newest ledger row, wall clock in ms. keep: waits until every row so far is on disk.
-    spoiled: declares a component spoiled that was typed there.
+    known: the latest time that it is known to have been (wall clock, ms). keep: waits until every row so far is on
+    disk. spoiled: declares a component spoiled that was typed there.
     """
 
     def __init__(
@@ -58,13 +39,12 @@ class OrderDesk:
         terminal: str,
         conducting: Conducting,
         keyring: Keyring,
-        newest: Callable[[], int],
+        known: Callable[[], int],
         keep: Callable[[], None],
         spoiled: Callable[[str], None],
     ) -> None:
         self._terminal, self._conducting, self._keyring = terminal, conducting, keyring
-        self._newest, self._keep, self._spoiled = newest, keep, spoiled
-        self._refused = Tally()
+        self._known, self._keep, self._spoiled = known, keep, spoiled
 
     def take(self, request: Request, peer: Peer) -> Iterator[Answer]:
         """An order is handed over. Raises ControlError."""
@@ -77,33 +57,39 @@ class OrderDesk:
         except EnvelopeRefused as error:
             reason = error.reason
             # Not before: Base64 may look like a key by chance.
-            if reason == "not_valid" and looks_like_key(text):
+            if reason == "not_valid" and holds_a_key(text):
                 self._spoiled("file")
                 raise ControlError(SPOILED, 1) from None
-            conducting.call(lambda: self._refused.add(reason))
-            self.tell_refused()
+            conducting.call(lambda: self._refuse(reason))
             raise ControlError(f"the order is refused: {error}", 1) from None
         signers = [signer.name for signer in accepted.signers]
         about = {"order": order.id, "slot": order.slot, "document": order.document(), "signers": signers}
+        keys = [signer.key.id for signer in accepted.signers]
 
         def take() -> bool:
-            if any(r.get("order") == order.id for r in conducting.rows if r["event"] in ("received", "opened")):
-                return True
-            conducting.record("received", digest=accepted.digest, **about)
-            return False
+            came = ("received", "opened")
+            known = [row for row in conducting.rows if row["event"] in came and row["order"] == order.id]
+            if any(row["digest"] != accepted.digest for row in known):
+                self._refuse("same_id")
+                raise ControlError(f"the order is refused: {REFUSALS['same_id'].en}", 1)
+            # Signed anew, by those who count now: that is what waits from here on.
+            is_anew = not any(row["event"] == "opened" or self._counts(row) for row in known)
+            if is_anew:
+                conducting.record("received", digest=accepted.digest, keys=keys, **about)
+            return not is_anew
 
         already = conducting.call(take)
         self._keep()
         yield {"order": order.document(), "signers": signers, "already": already}
 
-    def tell_refused(self) -> None:
-        """Write the rows that are due of what was refused; the rest is told with a later request."""
+    def _counts(self, row: Row) -> bool:
+        """Whether those who signed an order that came still count: who was robbed of a key, and is taken off the
+        file of signers, has not signed what waits here."""
+        return all(map(self._keyring.find, row.get("keys", ())))
 
-        def tell() -> None:
-            for reason, count in self._refused.due(time.monotonic()):
-                self._conducting.record("refused", reason=reason, count=count)
-
-        self._conducting.call(tell)
+    def _refuse(self, reason: str) -> None:
+        if not self._conducting.repeats.counts("refused", reason=reason):
+            self._conducting.record("refused", reason=reason, count=1)
 
     def applied(self, request: Request, peer: Peer) -> Iterator[Answer]:
         """A key was asked for, or that is taken back. Raises ControlError."""
@@ -118,6 +104,9 @@ class OrderDesk:
                 return
             if word == "applied" and len(waited_for) >= WAITED_FOR:
                 raise ControlError(f"{WAITED_FOR} keys are waited for: `tillwire keys order --withdraw ID`", 1)
+            since, asked = wall_ms() - DAY_MS, ("applied", "withdrawn")
+            if sum(row["event"] in asked and row["at"] >= since for row in self._conducting.rows) >= CHANGES:
+                raise ControlError(f"{CHANGES} times within a day is enough: note this one tomorrow", 1)
             self._conducting.record(word, order=order)
 
         self._conducting.call(note)
@@ -129,20 +118,21 @@ class OrderDesk:
 
         An order that was opened is used up, so whoever could not take part in it does not open it.
         """
-        newest = self._newest()
+        known = self._known()
 
         def act() -> list[Tell]:
             conducting = self._conducting
-            free = conducting.ceremony.state in (*IDLE, State.RECEIPT)
+            free = conducting.free
             if not free and named in ("", conducting.ceremony.order.id):
                 return []
             row = self._meant(named)
             order, site = Order.parse(row["document"]), Site(self._terminal, conducting.serial)
-            objection = Crew(order, site, conducting.held(), wall_ms()).objection(login) if free else ""
+            crew = Crew(order, site, conducting.held(), wall_ms())
+            objection = "signer_gone" if not self._counts(row) else crew.objection(login) if free else ""
             if objection:
                 conducting.record("refused", order=order.id, reason=objection)
                 return [Tell(objection, *REFUSALS[objection])]
-            return conducting.open(order, tuple(row["signers"]), row["digest"], newest)
+            return conducting.open(order, tuple(row["signers"]), row["digest"], known)
 
         return act
 
@@ -175,4 +165,5 @@ def waiting_orders(conducting: Conducting, held: Holdings) -> list[Row]:
 
 
 def _unopened(conducting: Conducting, held: Holdings) -> list[Row]:
-    return [row for row in conducting.rows if row["event"] == "received" and row["order"] not in held.orders]
+    came = {row["order"]: row for row in conducting.rows if row["event"] == "received"}  # the newest of each
+    return [row for order, row in came.items() if order not in held.orders]

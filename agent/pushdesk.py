@@ -54,6 +54,7 @@ class PushDesk:
         self._applying = Applying(pushed.shelf, hands, config.push.probation)
         self._judging = Judging(begun, pushed, hands, reports, commanding, self._applying, self._ended)
         self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._is_taking_back = False
         self.progress = time.monotonic()
 
     def hear(self, kind: str, payload: bytes) -> None:
@@ -116,8 +117,8 @@ class PushDesk:
 
     @property
     def is_trying(self) -> bool:
-        """Whether a push is on probation."""
-        return self._applying.push is not None
+        """Whether a push is being tried, or taken back: no key ceremony begins meanwhile."""
+        return self._applying.push is not None or self._is_taking_back
 
     @property
     def in_force(self) -> int:
@@ -191,13 +192,18 @@ class PushDesk:
         gone, before = self._shelf.in_force(), self._shelf.before()
         if gone is None:
             raise ControlError("nothing that was pushed is in force: the terminal's own file counts", 1)
-        if busy := self._hands.busy():
-            raise ControlError(f"{busy}: end that first", 1)
-        old, push = self._begun.back_to(before)
-        self._shelf.recall("technician", why)
-        self._judging.push = push
-        self._hands.note("rolled_back", version=gone.version, digest=gone.digest, reason="technician", detail=why)
-        self._applying.take_up(old)
+        self._is_taking_back = True  # before it is asked whether a ceremony has begun, as in agent/applying.py
+        try:
+            if busy := self._hands.busy():
+                raise ControlError(f"{busy}: end that first", 1)
+            old, push = self._begun.back_to(before)
+            self._shelf.recall("technician", why)
+            self._judging.push = push
+            facts = {"version": gone.version, "digest": gone.digest}
+            self._hands.note("rolled_back", **facts, reason="technician", detail=why)
+            self._applying.take_up(old)
+        finally:
+            self._is_taking_back = False
         self._reports.tell("rolled_back", None, "technician", why, digest=gone.digest, version=gone.version)
         self._told()
         return {"rolled_back": gone.version, "in_force": before.version if before else 0}

@@ -40,10 +40,10 @@ from typing import Any, NoReturn
 
 from agent.clock import Quality
 from agent.crypto import signing
-from agent.crypto.orders import is_name, looks_like_key
 from agent.crypto.signing import COMMAND, CONFIGURATION, TRUST, Accepted
 from agent.crypto.trust import COMMON, LARGEST_VERSION, Trust, met
 from agent.errors import EnvelopeRefused, PushRefused
+from agent.pasted import is_name, like_a_key
 
 KINDS = {CONFIGURATION: "configuration", COMMAND: "command", TRUST: "trust"}
 COMMANDS = {
@@ -270,7 +270,7 @@ def _command(content: Mapping[str, Any]) -> dict[str, Any]:
     # A key order is itself signed, and base64 may look like a key by chance; orders.py looks into it.
     fits = _any_text if COMMANDS[word] == "keys" else _short_text
     for name, value in arguments.items():
-        if not _WORD.fullmatch(name) or looks_like_key(name):
+        if not _WORD.fullmatch(name) or like_a_key(name):
             refuse("not_valid", "the name of an argument has small letters, digits and '_'")
         if not (type(value) in (int, bool) or (isinstance(value, str) and fits(value))):
             refuse(
@@ -337,7 +337,7 @@ def _name(found: Any, where: str) -> str:
 
 
 def _short_text(text: str) -> bool:
-    return len(text) <= LONGEST_ARGUMENT and not looks_like_key(text)
+    return len(text) <= LONGEST_ARGUMENT and not like_a_key(text)
 
 
 def _any_text(text: str) -> bool:

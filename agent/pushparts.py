@@ -13,7 +13,7 @@ from agent.clock import Quality
 from agent.commanding import Commanding
 from agent.config import Config, load
 from agent.errands import Reach
-from agent.errors import ConfigError, TillwireError
+from agent.errors import ConfigError, ControlError, TillwireError
 from agent.inforce import Begun
 from agent.messages import DeviceState
 from agent.model import Fence, Heard, Note
@@ -38,7 +38,7 @@ class Agent:
     uplink         the connection; None when no broker is named
     outbox         what is to be told to the centre
     quality        how good the wall clock is
-    ceremony       whether keys are being loaded
+    ceremony       whether keys are being loaded; none are as long as `PushParts.tried` was said before that
     keys           the key desk; None when no keys are loaded here
     opened         when the line of each device was opened last (monotonic seconds)
     answered       the devices that answered when the agent was last there
@@ -114,7 +114,7 @@ class PushParts:
     @property
     def tried(self) -> str:
         """That a push is being tried, as a sentence; empty when none is."""
-        return "a push is being tried (`tillwire config show`)" if self.desk.is_trying else ""
+        return "a push is being tried, or taken back (`tillwire config show`)" if self.desk.is_trying else ""
 
     def heard(self, heard: Heard) -> None:
         """A device has said something. Returns at once."""
@@ -155,4 +155,7 @@ class PushParts:
         return wall_ms(), self._agent.quality()
 
     def _busy(self) -> str:
-        return "keys are being loaded (`tillwire keys status`)" if self._agent.ceremony() else ""
+        try:
+            return "keys are being loaded (`tillwire keys status`)" if self._agent.ceremony() else ""
+        except ControlError as error:  # nobody knows
+            return str(error)

@@ -1,6 +1,11 @@
 """This file knows how often something may be told, however often it happens. Pure: `now` is monotonic seconds."""
 
+from collections import Counter
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
 MINUTE = 60.0
+Word = TypeVar("Word", bound=Hashable)
 
 
 class Ration:
@@ -26,3 +31,27 @@ class Ration:
             return 0
         count, self._passed = self._passed, 0
         return count
+
+
+class Tally(Generic[Word]):
+    """Of each word the first is told at once, and how often it came after that at most once a minute."""
+
+    def __init__(self) -> None:
+        self._counts = Counter[Word]()
+        self._told: dict[Word, float] = {}
+
+    def take(self, word: Word, now: float) -> bool:
+        """Whether this one is told at once; if not, it is counted."""
+        if word not in self._counts and now - self._told.get(word, float("-inf")) >= MINUTE:
+            self._told[word] = now
+            return True
+        self._counts[word] += 1
+        return False
+
+    def due(self, now: float) -> list[tuple[Word, int]]:
+        """The words that may be told now, with their counts, which begin anew. now: infinity when it is the end."""
+        due = [(word, count) for word, count in self._counts.items() if now - self._told[word] >= MINUTE]
+        for word, _ in due:
+            del self._counts[word]
+            self._told[word] = now
+        return due

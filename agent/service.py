@@ -89,6 +89,7 @@ class Service:
         self._core = self._make_core()
         self._keys = self._make_keys()
         self._pushes = self._make_pushes()
+        self._people = AccountDesk(self._accounts, self._queue.put, self._keys.forgive if self._keys else None)
         self._control = Control(
             lambda: self.config,
             self._store,
@@ -121,6 +122,7 @@ class Service:
         self._workers.start()
         while not self.stop.wait(SUPERVISE):
             self._workers.revive()
+            self._people.tell(time.monotonic())
         self._finish()
 
     def restart(self) -> None:
@@ -176,7 +178,8 @@ class Service:
 
         identity, perform, config = self._notary.identity, self._links.perform, self.config
         take, keys, tried = self._queue.put, self.config.keys, lambda: self._pushes.tried if self._pushes else ""
-        return KeyParts(config, keys, self._store, self._accounts, identity, take, perform, self.stop, tried)
+        parts = keys, self._store, self._accounts, identity, take, perform, self.stop
+        return KeyParts(config, *parts, lambda: self._core.known, tried)
 
     def _make_pushes(self) -> "PushParts | None":
         if self._begun.pushed is None:
@@ -210,8 +213,7 @@ class Service:
             return {name: self._state_of(reader, name, "") for name in self.config.devices}
 
     def _desks(self) -> Mapping[str, Desk]:
-        people = AccountDesk(self._accounts, self._queue.put, self._keys.forgive if self._keys else None)
-        desks: dict[str, Desk] = {"accounts": people.answers}
+        desks: dict[str, Desk] = {"accounts": self._people.answers}
         desks |= {"export": self._notary.answers, "signer": self._notary.signer}
         desks["pushes"] = self._pushes.desk.answers if self._pushes else without(self._begun)
         return desks | ({"keys": self._keys.answers} if self._keys else {})
@@ -315,9 +317,12 @@ class Service:
         return drained(self._queue, min(patience, self._core.deadline() - time.monotonic()))
 
     def _finish(self) -> None:
-        """Links first, then the core takes what they have left, then the uplink delivers it, then all is closed."""
+        """Half a key is deleted while there are links. Then they end, the core takes what they have left, the
+        uplink delivers it, and all is closed."""
         self._workers.close()
+        self._workers.end(["keys"])
         self._links.end_all()
+        self._people.tell()
         self._queue.put(None)
         self._workers.end(["core"])
         moment, note = self._look(), Note("stop", {"reason": "restart" if self.again else "asked"})
@@ -329,8 +334,8 @@ class Service:
             log.error("%s", error)
         self._uplinks.deliver()
         self._uplinks.end("stopped")
-        self._control.poke()
-        self._workers.end(["control", "keys"])
+        self._control.wake()
+        self._workers.end(["control"])
         try:
             self._store.close()
         except StoreError as error:

@@ -10,6 +10,7 @@ Pure: time is a parameter, in monotonic seconds.
 from collections.abc import Mapping
 from math import inf
 
+from agent.crypto.phrases import LACKING, Words
 from agent.model import Heard, Reading, Value
 from agent.points import lookup
 
@@ -68,9 +69,9 @@ class Watched:
         """Whether everything of a group is as it must be."""
         return not self._lacking(group, now)
 
-    def lacking(self, now: float) -> list[str]:
+    def lacking(self, now: float) -> list[Words]:
         """What is not as it must be, each as `panel1.safe_door is open and must be closed`."""
-        return [text for group in self._conditions for text in self._lacking(group, now)]
+        return [words for group in self._conditions for words in self._lacking(group, now)]
 
     def trouble(self, now: float) -> str:
         """What ends a ceremony, in a word of `steps.TROUBLES`: tamper, device_lost, or nothing."""
@@ -103,12 +104,12 @@ class Watched:
         value, at = self._last.get((self._epp, point), (None, -inf))
         return value if now - at <= lookup(point).max_age else None
 
-    def _lacking(self, group: str, now: float) -> list[str]:
+    def _lacking(self, group: str, now: float) -> list[Words]:
         out = []
         for (device, point), word in self._conditions[group].items():
             value, at = self._last.get((device, point), (None, -inf))
             if now - at > lookup(point).max_age:
-                out.append(f"{device}.{point} is unknown and must be {word}")
+                out.append(LACKING["unknown"].filled(point=f"{device}.{point}", word=word))
             elif value != word:
-                out.append(f"{device}.{point} is {value} and must be {word}")
+                out.append(LACKING["other"].filled(point=f"{device}.{point}", value=value, word=word))
         return out

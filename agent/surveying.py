@@ -13,7 +13,10 @@ from agent.crypto.steps import Answer
 from agent.model import Outcome
 
 HOURLY, AGAIN, PATIENCE = 3600.0, 60.0, 120.0
-"""Seconds between two looks; before the next try after a worthless one; for one answer."""
+"""Seconds between two looks; at most before the next try after worthless ones; for one answer."""
+SOON = 5.0
+"""Seconds before the next try after one worthless look, twice as long after each further one: an EPP that was away
+for a moment keeps the terminal out of service no longer than it must."""
 UNTOLD = "untold"
 """The state that a driver tells of such a slot, when it refuses the question."""
 

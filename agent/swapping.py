@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from agent.addresses import without_login
-from agent.pasted import like_a_key
+from agent.pasted import too_much_hex
 from agent.tables import LOCAL, Config, Device, Line
 
 MOST = 40
@@ -148,7 +148,7 @@ def _flat(table: BaseModel) -> dict[str, Scalar]:
             found.update(_leaves(key, value))
     if is_dataclass(options := getattr(table, "options", None)) and not isinstance(options, type):
         for key, value in asdict(options).items():
-            found.update((path, WITHHELD if like_a_key(leaf) else leaf) for path, leaf in _leaves(key, value))
+            found.update((path, WITHHELD if too_much_hex(leaf) else leaf) for path, leaf in _leaves(key, value))
     return found
 
 

@@ -157,20 +157,20 @@ def tell(stage: Stage) -> tuple[float, float]:
 
 def account(stage: Stage, down: float, up: float) -> bool:
     """Print the table; True when every promise was kept."""
+    stage.stop("agent")  # first: when it stops it writes its last rows, and they are to be verified too
     verify = subprocess.run(
         [
             str(Path(sys.executable).with_name("tillwire")),
             "ledger",
             "verify",
             "--json",
-            "--socket",
-            str(stage.run / "tillwire.sock"),
+            "--store",
+            str(stage.run / "data"),
         ],
         capture_output=True,
         text=True,
         check=False,
     )
-    stage.stop("agent")
     stage.stop("subscriber")
     stage.stop_all()
     arrived = json.loads((stage.run / "arrived.json").read_text())

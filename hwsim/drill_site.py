@@ -70,12 +70,17 @@ class Site(Stage):
         return self.run / "keypad.sock"
 
     def ask(self, request: dict[str, Any]) -> list[dict[str, Any]]:
-        """Every line of the agent's answer. Raises Failed when it refuses, OSError when it is not there."""
-        with socket.socket(socket.AF_UNIX) as line:
-            line.settimeout(10.0)
-            line.connect(str(self.run / "tillwire.sock"))
-            line.sendall(json.dumps(request).encode() + b"\n")
-            answers = [json.loads(text) for text in line.makefile("rb")]
+        """Every line of the agent's answer. Raises Failed when it refuses, or is not there."""
+        try:
+            with socket.socket(socket.AF_UNIX) as line:
+                line.settimeout(10.0)
+                line.connect(str(self.run / "tillwire.sock"))
+                line.sendall(json.dumps(request).encode() + b"\n")
+                answers = [json.loads(text) for text in line.makefile("rb")]
+        except OSError as error:
+            raise Failed(
+                f"the agent does not answer ({error.strerror or error}): read {self.run}/agent.log"
+            ) from error
         for answer in answers:
             if "error" in answer:
                 raise Failed(f"the agent refuses {request['do']}: {answer['error']}")

@@ -48,10 +48,10 @@ def parts(key: bytes) -> list[bytes]:
 
 
 def strength(algorithm: str, key: bytes) -> int:
-    """What a key is worth in bits: DES 56, two keys 112, three keys 168, AES its length."""
+    """What a key is worth in bits: DES 56, two keys 80, three 112, AES its length (SP 800-57-1 rev. 4, table 2)."""
     if algorithm == "A":
         return len(key) * 8
-    return 56 * len(set(parts(_bare(key))))
+    return (56, 80, 112)[len(set(parts(_bare(key)))) - 1]
 
 
 def unsound(algorithm: str, key: bytes) -> str:

@@ -227,9 +227,9 @@ class Terminal:
 
     def restart(self) -> list[Action]:
         """The agent starts again: only the ledger and the EPP are left."""
-        held = holdings.fold(self.rows)
+        held, wall = holdings.fold(self.rows), WALL + int(self.now * 1000)
         self.waiting, self.now = [], 5.0
-        self.ceremony, actions = Ceremony.resume(self.site, held, held.running, self.now)
+        self.ceremony, actions = Ceremony.resume(self.site, held, held.running, self.now, wall)
         self.last = self.carry(actions)
         if self.answer:
             self.flush()

@@ -18,8 +18,23 @@ STEP = {"word": "part", "en": "component 1 of 2", "zh": "第1/2个分量"}
 STATUS: Json = {
     "keys": {
         **{"epp": "epp1", "serial": "2411-0001", "hierarchy": "test", "public_key": "", "service": "ceremony"},
-        **{"sealing": {"level": "file", "generation": 1}, "why": "", "state": "part", "step": STEP, "part": 1},
-        **{"order": ORDER, "people": [], "lacking": [], "slots": [], "findings": [], "orders": [], "ended": []},
+        **{
+            "sealing": {"level": "file", "generation": 1},
+            "why": {"en": "", "zh": ""},
+            "state": "part",
+            "step": STEP,
+            "part": 1,
+        },
+        **{
+            "order": ORDER,
+            "people": [],
+            "papers": [],
+            "lacking": [],
+            "slots": [],
+            "findings": [],
+            "orders": [],
+            "ended": [],
+        },
     }
 }
 END = {"end": "part", "step": STEP}

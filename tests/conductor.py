@@ -99,6 +99,10 @@ class Stage:
                     self.answer(operation)
             self.conducting.turn(time.monotonic())
 
+    def answers_at_once(self) -> None:
+        """From now on the EPP answers as soon as it is asked; so a conductor that waits for it can."""
+        self.conducting._perform = lambda operation: self.conducting._inbox.put(lambda: self.answer(operation))
+
     def answer(self, operation: Operation) -> None:
         self.answered.add(operation.id)
         arguments: Any = dict(operation.arguments)

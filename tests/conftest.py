@@ -15,6 +15,8 @@ from tests.strangers import available
 
 # pytest-xdist tells its workers the width of somebody's terminal; the programs under test have none.
 os.environ.pop("COLUMNS", None)
+# Hundreds of processes start here. Without it each would compile the agent anew, which none at a site does.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # No test asserts a time: a slow moment of the machine is not a mistake of the code.
 settings.register_profile("unhurried", deadline=None, max_examples=30)

@@ -47,9 +47,10 @@ LINES = {
 
 @dataclass
 class Cooperative:
-    """Both terminals below one folder. `account` is what the stranger has received."""
+    """Both terminals below one folder. `account` is what the stranger has received; `linger` is as in [uplink]."""
 
     folder: Path
+    linger: float = 1.0
     port: int = field(default_factory=free_port)
     account: Account = field(default_factory=Account)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -62,7 +63,7 @@ class Cooperative:
             text = path.read_text().replace("../../run/cooperative", str(self.folder))
             text = text.replace('host = "127.0.0.1"', f'host = "127.0.0.1"\nport = {self.port}')
             if path.name != "fleet.toml":
-                text += "\n[uplink]\nretry = 0.5\nlinger = 1.0\nwait_for_reader = true\n"
+                text += f"\n[uplink]\nretry = 0.5\nlinger = {self.linger}\nwait_for_reader = true\n"
             for number, free in ports.items():
                 text = text.replace(number, free)
             (self.folder / path.name).write_text(text)
@@ -128,7 +129,6 @@ class Cooperative:
         return process.wait(20.0)
 
     def close(self) -> None:
-        self.stop.set()
         for name in reversed(list(self.processes)):
             process = self.processes.pop(name)
             process.terminate()
@@ -136,12 +136,13 @@ class Cooperative:
                 process.wait(10.0)
             except subprocess.TimeoutExpired:
                 process.kill()
+        self.stop.set()  # last: an agent whose rows nobody reads waits a little for somebody who does
 
 
 @contextmanager
-def cooperative(folder: Path) -> Iterator[Cooperative]:
+def cooperative(folder: Path, linger: float = 1.0) -> Iterator[Cooperative]:
     """Both terminals, up; cleaned up whatever happens, and when the test fails, the logs are shown."""
-    both = Cooperative(folder)
+    both = Cooperative(folder, linger)
     both.prepare()
     try:
         both.start()

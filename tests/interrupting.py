@@ -203,8 +203,9 @@ def killed(site: Terminal) -> None:
 
 
 def stopped(site: Terminal) -> None:
-    """A planned stop of the agent."""
+    """A planned stop of the agent: what is half-built is gone before it has ended."""
     assert site.end("agent") == 0
+    assert not _half_built(site)
 
 
 def cut(site: Terminal) -> None:

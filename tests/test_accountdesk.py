@@ -1,5 +1,6 @@
 """What may be asked about people: who may, what becomes a row, and what is never repeated."""
 
+import time
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ class Desk:
         self.people = Accounts(folder / "accounts.json", lambda: 1_000_000)
         self.desk = AccountDesk(self.people, self.rows.append)
 
+    def done(self, peer: Peer, act: object, **words: Any) -> tuple[str, str, str]:
+        """The word, the English and the Chinese sentence of what was done."""
+        said = self.ask(peer, act, **words)["done"]
+        return said["word"], said["en"], said["zh"]
+
     def ask(self, peer: Peer, act: object, **words: Any) -> dict[str, Any]:
         (answer,) = self.desk.answers({"do": "accounts", "act": act, **words}, peer)
         return answer
@@ -46,16 +52,17 @@ def desk(tmp_path: Path) -> Desk:
 
 def test_a_person_comes_changes_the_password_is_unlocked_and_goes(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
-    added = desk.ask(ROOT, "add", name="li", role="key-manager", group="", password=FIRST)
-    assert added == {"done": "li may log in once the password is changed"}
-    assert desk.ask(STRANGER, "password", name="li", old=FIRST, new=OWN) == {"done": "li has a new password"}
+    added = desk.done(ROOT, "add", name="li", role="key-manager", group="", password=FIRST)
+    assert added == ("added", "li may log in once the password is changed", "li修改初始密码后方可登录")
+    changed = desk.done(STRANGER, "password", name="li", old=FIRST, new=OWN)
+    assert changed == ("changed", "li has a new password", "li的密码已更改")
     assert desk.people.person("li", OWN).role == "key-manager"
     for _ in range(5):
         assert "wrong" in str(desk.refused(STRANGER, "password", name="li", old="no", new=FIRST))
     assert desk.ask(STRANGER, "list")["accounts"][0]["locked"]
-    assert desk.ask(ROOT, "unlock", name="li") == {"done": "li may try again"}
+    assert desk.done(ROOT, "unlock", name="li")[:2] == ("unlocked", "li may try again")
     assert desk.people.person("li", OWN)
-    assert desk.ask(ROOT, "remove", name="li") == {"done": "li cannot log in any more"}
+    assert desk.done(ROOT, "remove", name="li")[:2] == ("removed", "li cannot log in any more")
     assert desk.people.names() == []
     about = {"role": "key-manager", "group": "li"}
     number = STRANGER.name
@@ -127,6 +134,25 @@ def test_a_wrong_password_is_a_row_that_repeats_no_unknown_name(desk: Desk) -> N
         desk.refused(STRANGER, "password", name=name, old="no", new=OWN)
     told = [(row.fields["event"], row.fields["name"]) for row in desk.rows]
     assert told == [("wrong", "wang"), ("wrong", "withheld")]
+
+
+def test_who_guesses_names_does_not_fill_the_ledger(desk: Desk) -> None:
+    for n in range(3):
+        desk.refused(STRANGER, "password", name=f"nobody{n}", old="no", new=OWN)
+    assert [row.fields["name"] for row in desk.rows] == ["withheld"]
+
+
+def test_tries_that_were_counted_are_told_when_they_are_due_and_when_the_agent_stops(desk: Desk) -> None:
+    for peer, tries in ((STRANGER, 3), (ROOT, 2)):
+        for n in range(tries):
+            desk.refused(peer, "password", name=f"nobody{n}", old="no", new=OWN)
+    desk.desk.tell(time.monotonic())
+    counts = [(row.fields["by"], row.fields["count"]) for row in desk.rows]
+    assert counts == [(STRANGER.name, 1), ("root", 1)], "not due yet"
+    for _ in range(2):
+        desk.desk.tell()
+        counts = [(row.fields["by"], row.fields["count"]) for row in desk.rows]
+        assert counts == [(STRANGER.name, 1), ("root", 1), (STRANGER.name, 2), ("root", 1)]
 
 
 @pytest.mark.parametrize("password", ["dad bade a cab feed", "0123456789 horses", "2026-01-31 08:30"])

@@ -73,6 +73,8 @@ def test_components_become_a_key_that_the_host_has_proved(people: int) -> None:
     assert not terminal.alarms()
     entries = [action for action in terminal.actions if isinstance(action, Ask) and action.verb == "key_enter"]
     assert [entry.arguments["expect"] for entry in entries] == [kcv(part) for part in KEY_PARTS[:people]]
+    told = [row.get("envelope", row.get("verb")) for row in terminal.rows if row["event"] in ("envelope", "asked")]
+    assert told[1:-1] == [word for n in range(people) for word in (f"ENV-{n + 1}", "key_enter")], "who, then what"
     assert len({ask.id for ask in terminal.actions if isinstance(ask, Ask)}) == 2 + people
 
 
@@ -89,7 +91,11 @@ def test_a_block_is_relayed_once_and_then_forgotten() -> None:
 
 def test_destruction_needs_a_second_person_and_the_word_of_the_device() -> None:
     terminal = with_tmk()
-    terminal.load(destroy_order())
+    terminal.load(destroy_order(), State.CONFIRM)
+    terminal.confirm("li")
+    assert terminal.reason() == "not_second"
+    assert terminal.epp.state() == "loaded"
+    terminal.confirm("wang")
     assert terminal.epp.state() == "missing"
     held = holdings.fold(terminal.rows)
     assert held.slots["TMK"] == Slot("missing")
@@ -239,6 +245,16 @@ def test_a_wrong_component_deletes_the_slot_and_all_are_typed_again_three_times_
     assert terminal.epp.state() == "missing"
     assert holdings.fold(terminal.rows).envelopes == {"ENV-1", "ENV-2"}
     assert terminal.ended()["spoiled"] == ["ENV-1", "ENV-2"]
+
+
+def test_a_component_of_another_length_is_a_wrong_one() -> None:
+    terminal = begun(State.PART)
+    terminal.answer = False
+    terminal.part("li")
+    facts = {"kcv": kcv(KEY_PARTS[0]), "digits": 16}
+    terminal.do(steps.Answer(terminal.waiting.pop().id, "done", "", facts))
+    assert "wrong" in terminal.events()
+    assert [ask.verb for ask in terminal.waiting] == ["key_delete"]
 
 
 def test_a_mistake_at_the_pad_can_be_made_good() -> None:

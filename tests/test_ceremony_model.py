@@ -1,6 +1,7 @@
 """Whatever people, devices, clocks and restarts do, in any order, the rules of a ceremony hold.
 
-`advance` does the right next step, so that a run comes far; every other rule does something that may be wrong. The
+`advance` does the right next step, so that a run comes far; before each it lets somebody try who may be the wrong
+one, and one answer of the device may be to something else. Every other rule does something that may be wrong. The
 model keeps its own book of who did what, and compares it with what the ceremony let happen (hypothesis, stateful).
 """
 
@@ -22,6 +23,7 @@ from tests.ceremonies import (
     FIT,
     HEADER,
     KEY_PARTS,
+    PEOPLE,
     SITE,
     WALL,
     Epp,
@@ -33,7 +35,7 @@ from tests.ceremonies import (
     whole,
 )
 
-NAMES = st.sampled_from(["li", "wang", "zhao"])
+NAMES = st.sampled_from(list(PEOPLE))
 OLD = ("loaded", 0x77)
 ORDERS: list[tuple[Order, dict[str, tuple[str, int]]]] = [
     (order(), {}),
@@ -55,19 +57,34 @@ CHANGES: list[dict[str, Any]] = [
     {"login": "login-1"},
     {"terminal": "ATM-9"},
 ]
+SLIP = st.tuples(NAMES, st.sampled_from(CHANGES))
+"""Who tries a step before the right person does it."""
 FAILURES = (("failed", "hardwareError"), ("refused", "busy"), ("unanswered", ""))
+
+
+def missing(book: list[Login]) -> str:
+    """Who comes next, of those who are not in this book."""
+    here = {login.person for login in book}
+    return next((name for name in PEOPLE if name not in here), "li")
 
 
 class CeremonyMachine(RuleBasedStateMachine):
     """One terminal, one order at a time; `typed`, `confirmed` and `proved` are the model's own book."""
 
-    @initialize(which=st.sampled_from(ORDERS), ahead=st.integers(0, 20))
-    def begin(self, which: tuple[Order, dict[str, tuple[str, int]]], ahead: int) -> None:
+    @initialize(which=st.sampled_from(ORDERS), ahead=st.integers(0, 20), slip=SLIP, another=st.integers(1, 20))
+    def begin(
+        self,
+        which: tuple[Order, dict[str, tuple[str, int]]],
+        ahead: int,
+        slip: tuple[str, dict[str, Any]],
+        another: int,
+    ) -> None:
         self.order, slots = which
         self.terminal = Terminal(Epp(dict(slots)), answer=False)
         self.clear_book()
         self.ready = False
-        self.advance(ahead)
+        self.answers, self.another = 0, another
+        self.advance(ahead, slip)
 
     def take(self, login: Login, book: list[Login]) -> None:
         """A step was let happen with this login: it is written down, if it was this person's to do."""
@@ -113,6 +130,7 @@ class CeremonyMachine(RuleBasedStateMachine):
             at = next(n for n, a in enumerate(actions) if isinstance(a, Record) and a.row["event"] == "tampered")
             assert not [action for action in actions[at:] if isinstance(action, Ask)]
             assert "erased" not in [action.row["event"] for action in actions[at:] if isinstance(action, Record)]
+            assert "aborting" not in changed, "what an abort asks comes first"
         if any(row["event"] == "wrong" for row in rows):
             self.typed.clear()
         if any(row["event"] == "ready" for row in rows):
@@ -161,6 +179,7 @@ class CeremonyMachine(RuleBasedStateMachine):
         if self.did(self.send(steps.Confirmed(login)), "confirmed"):
             self.take(login, self.confirmed)
             assert login.person != self.joined[0].person, "the second person confirms"
+            assert len(self.typed) == len(self.order.parts)
 
     @precondition(lambda self: self.terminal.state() is State.DESTROY)
     @rule(name=NAMES, changes=st.sampled_from(CHANGES))
@@ -186,7 +205,11 @@ class CeremonyMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.terminal.waiting)
     @rule()
     def device_does_it(self) -> None:
-        self.send(self.terminal.epp.perform(self.terminal.waiting.pop(0)))
+        self.answers += 1
+        if self.answers == self.another:
+            self.somebody_mistypes_or_the_block_is_another()
+        else:
+            self.send(self.terminal.epp.perform(self.terminal.waiting.pop(0)))
 
     @precondition(lambda self: len(self.terminal.waiting) > 1)
     @rule()
@@ -203,7 +226,7 @@ class CeremonyMachine(RuleBasedStateMachine):
     def somebody_mistypes_or_the_block_is_another(self) -> None:
         epp = self.terminal.epp
         epp.typed, epp.block = dict.fromkeys(range(3), 0x999), 0x998
-        self.device_does_it()
+        self.send(epp.perform(self.terminal.waiting.pop(0)))
         epp.typed, epp.block = dict(enumerate(KEY_PARTS)), whole(2)
 
     @precondition(lambda self: self.terminal.waiting)
@@ -259,9 +282,15 @@ class CeremonyMachine(RuleBasedStateMachine):
         self.opens(("hq1", "hq2"), False)
 
     @precondition(lambda self: self.terminal.state() in (State.IDLE, State.CLOSED, State.ABORTED))
-    @rule(which=st.sampled_from(ORDERS), ahead=st.integers(8, 20))
-    def another_terminal(self, which: tuple[Order, dict[str, tuple[str, int]]], ahead: int) -> None:
-        self.begin(which, ahead)
+    @rule(which=st.sampled_from(ORDERS), ahead=st.integers(8, 20), slip=SLIP, another=st.integers(1, 20))
+    def another_terminal(
+        self,
+        which: tuple[Order, dict[str, tuple[str, int]]],
+        ahead: int,
+        slip: tuple[str, dict[str, Any]],
+        another: int,
+    ) -> None:
+        self.begin(which, ahead, slip, another)
 
     @rule(
         kind=st.sampled_from(["join", "part", "confirm", "sign", "proof", "receipt", "block", "open"]), name=NAMES
@@ -283,33 +312,43 @@ class CeremonyMachine(RuleBasedStateMachine):
     def closes(self) -> None:
         self.send(steps.ReceiptMade(DIGEST))
 
-    @rule(ahead=st.integers(1, 8))
-    def advance(self, ahead: int) -> None:
+    @rule(ahead=st.integers(1, 8), slip=SLIP, newest=st.booleans())
+    def advance(self, ahead: int, slip: tuple[str, dict[str, Any]], newest: bool = False) -> None:
+        """newest: of several questions the device answers the newest first."""
         for _ in range(ahead):
-            self.step()
+            if newest and len(self.terminal.waiting) > 1:
+                self.device_does_the_newest_first()
+            elif self.terminal.waiting:
+                self.device_does_it()
+            else:
+                self.step(*slip)
 
-    def step(self) -> None:
-        names = ["li", "wang", "zhao"]
-        if self.terminal.waiting:
-            self.device_does_it()
-            return
+    def step(self, name: str, changes: dict[str, Any]) -> None:
         match self.terminal.state():
             case State.IDLE:
+                for signers, early in ((("hq1",), False), (("hq1", "hq1"), False), (("hq1", "hq2"), True)):
+                    self.opens(signers, early)
                 self.opens(("hq1", "hq2"), False)
             case State.OPENED:
-                self.joins(names[len(self.joined)], {})
+                self.joins(name, changes)
+                self.joins(missing(self.joined), {})
             case State.CREWED:
                 self.surroundings_change(True)
             case State.PART:
-                self.begins_a_part(names[self.terminal.ceremony._part], {})
+                self.begins_a_part(name, changes)
+                self.begins_a_part(list(PEOPLE)[self.terminal.ceremony._part], {})
             case State.BLOCK:
+                self.block_comes(False)
                 self.block_comes(True)
             case State.CONFIRM:
+                self.confirms(name, changes)
                 self.confirms("wang", {})
             case State.VERIFIED:
+                self.host_answers(True, name, changes)
                 self.host_answers(True, "li", {})
             case State.DESTROY:
-                self.signs(names[len(self.signed)], {})
+                self.signs(name, changes)
+                self.signs(missing(self.signed), {})
             case State.RECEIPT:
                 self.closes()
 

@@ -19,6 +19,7 @@ from agent.config import load
 from agent.crypto.ed25519 import PublicKey, SigningKey
 from agent.crypto.signing import pae
 from agent.errors import EnvelopeRefused
+from agent.identity import open_identity
 from agent.inforce import begin
 from agent.model import Batch
 from agent.notary import Notary
@@ -164,6 +165,25 @@ def test_an_agent_signs_the_row_before_and_the_chain_holds(tmp_path: Path) -> No
         checkpoints.of_row("ATM-0001", agent.store.epoch, row), {agent.key().id: agent.key()}
     )
     assert (said["seq"], said["hash"]) == (ROWS, row["hash"])
+
+
+def test_a_sealed_file_that_was_made_anew_signs_nothing_because_the_ledger_remembers_the_key(
+    tmp_path: Path,
+) -> None:
+    agent = Agent(tmp_path)
+    (note,) = agent.notary.notes
+    assert note.fields["key"] == agent.key().id
+    agent.store.commit(Batch(rows=[{"kind": note.kind, "at": NOON, "up": 0, "boot": "b1", **note.fields}]))
+    agent.store.close()
+    agent.start()
+    assert agent.notary.notes == ()
+    folder = agent.config.terminal.data
+    (folder / "secrets.sealed").unlink()
+    assert open_identity(folder, "ATM-0001", None).mark == agent.notary.identity.mark
+    agent.store.close()
+    agent.start()
+    assert agent.notary.identity.key is None
+    assert "another key" in agent.notary.trouble
 
 
 def test_a_quiet_terminal_makes_none_and_a_busy_one_few(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from typer.main import get_command
 
-from agent.cli.exposed import Exposed, is_exposed
+from agent.cli import app
+from agent.cli.exposed import GUARDED, KEY_ROOM, OTHERS, Exposed
 from agent.cli.keyboard import Keyboard
-from agent.crypto.orders import looks_like_key
+from agent.crypto import receipts
 from agent.errors import ControlError
 from tests.clerk import END, ORDER, STATUS, Clerk, tillwire
 from tests.typing_people import BIN, Typist
@@ -45,54 +45,6 @@ def nowhere(*texts: str, key: str = KEY) -> bool:
     return not any(piece in text.lower() for piece in pieces(key) for text in texts)
 
 
-# what counts
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "0123456789A",
-        KEY,
-        f"x{KEY}y",
-        "0123 4567 89AB CDEF",
-        "01,23,45,67,89,ab,cd,ef",
-        "0x01 0x23 0x45 0x67 0x89 0xab 0xcd 0xef",
-        "012345 6789AB CDEF",
-        "0123456789/ABCDEF",
-        "part0123 4567 89ABCDEF",
-        "0123\n4567\n89AB\nCDEF",
-        "part1:01 23 45 67 89 AB CD EFx",
-        "0012 3456 789A BCDEx",
-        "０１２３４５６７８９ＡＢＣＤＥＦ",
-    ],
-)
-def test_what_counts_as_a_component(text: str) -> None:
-    assert is_exposed(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "0123456789",
-        "08D7B4",
-        "KO-2026-1125-0001",
-        "2026-11-25T10:22:33+08:00",
-        "keys receipt KO-1 --to 2026-11-25.receipt",
-        "accounts add ada --role technician --group b2",
-        "feed a bad cafe",
-        "/var/lib/tillwire/orders/ko-17.order",
-    ],
-)
-def test_what_does_not(text: str) -> None:
-    assert not is_exposed(text)
-
-
-@given(st.text(alphabet="0123456789abcdefABCDEF xyz-_:./\n", max_size=60))
-def test_whatever_the_agent_takes_for_a_key_counts_here(text: str) -> None:
-    assert is_exposed(text) or not looks_like_key(text)
-
-
 # on the command line
 
 
@@ -104,6 +56,9 @@ def test_whatever_the_agent_takes_for_a_key_counts_here(text: str) -> None:
         ["keys", KEY],
         ["keys", f"--{KEY}"],
         [f"--{KEY}", "keys", "status"],
+        [KEY],
+        [f"--{KEY}"],
+        ["key", *(KEY[at : at + 4] for at in range(0, 32, 4))],
         ["keys", "part", f"--person={KEY[:16]}"],
         ["keys", "order", f"{KEY}.order"],
         ["keys", "begin", KEY[:11]],
@@ -123,6 +78,11 @@ def test_a_component_on_the_command_line_is_refused_before_anything_repeats_it(
     assert nowhere(done.stdout, done.stderr)
     for sentence in ("it is spoiled", "history of the shell", "The agent has noted it", "该分量作废", "历史记录"):
         assert sentence in done.stderr
+
+
+def test_every_command_is_guarded_or_is_known_to_be_about_other_things() -> None:
+    commands = set(get_command(app).commands)  # type: ignore[attr-defined]
+    assert commands - {KEY_ROOM} - GUARDED == OTHERS
 
 
 def test_the_agent_is_told_at_the_socket_that_was_given(clerk: Clerk, tmp_path: Path) -> None:
@@ -164,7 +124,7 @@ def test_the_rest_of_a_paste_does_not_reach_the_shell(clerk: Clerk) -> None:
 
 
 def test_what_is_typed_while_the_agent_is_asked_does_not_reach_the_shell(clerk: Clerk) -> None:
-    clerk.answers["add"] = [{"wait": True}, {"done": "li is there"}]
+    clerk.answers["add"] = [{"wait": True}, {"done": {"en": "li is there", "zh": "li已添加"}}]
     words = ("accounts", "add", "li", "--role", "technician")
     with Typist(*words, TILLWIRE_SOCKET=str(clerk.path)) as typist:
         typist.answer("or more:", "lantern-one")
@@ -305,7 +265,10 @@ def test_ctrl_c_gives_the_terminal_back(clerk: Clerk) -> None:
     with Typist("keys", "begin", TILLWIRE_SOCKET=str(clerk.path)) as typist:
         typist.until("Your name:")
         typist.type("\x03", enter=False)
-        assert typist.rest()[0] == 130
+        code, _, err = typist.rest()
+        assert code == 130
+        assert "`tillwire keys status` tells the next step" in err
+        assert typist.screen.endswith("\n")
         assert termios.tcgetattr(typist.tty) == typist.before
     assert not clerk.asked("begin")
 
@@ -341,6 +304,8 @@ def test_other_files_are_refused_without_a_word_of_them_and_are_no_component(cle
         assert done.returncode == 1, done.stderr
         assert done.stderr.count("\n") == 1
         assert "lamp" not in done.stderr + done.stdout
+    (tmp_path / "o").write_text(f"epoch {KEY[:16].lower()}\n\n{receipts.BEGIN}\nAAAA\n{receipts.END}\n")
+    assert "a receipt and no order" in tillwire("keys", "order", tmp_path / "o", clerk=clerk).stderr
     (tmp_path / "o").write_bytes(bytes(300_000))
     for file in ("o", "none", "."):
         assert tillwire("keys", "order", tmp_path / file, clerk=clerk).returncode == 2

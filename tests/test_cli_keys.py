@@ -4,19 +4,26 @@ At first with a clerk at the socket, who answers as agent/keydesk.py does; at th
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.cli import keyviews, printing
 from agent.cli.moving import followed
 from agent.crypto.ed25519 import SigningKey
+from agent.crypto.phrases import STEPS
 from agent.crypto.signing import ORDER as ORDER_TYPE
 from agent.crypto.signing import Envelope
+from agent.crypto.steps import State
 from agent.errors import ControlError
 from tests.clerk import END, STATUS, Clerk, Json, tillwire
 from tests.typing_people import Typist
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 DOCUMENT = {
     **{"format": "tillwire-key-order/1", "id": "KO-7", "terminal": "ATM-0001", "epp_serial": "2411-0001"},
@@ -99,9 +106,10 @@ def test_status_shows_slots_findings_clocks_and_how_secrets_are_kept(clerk: Cler
         "received": 1,
         "due": 1_800_000_000_000,
     }
+    why = {"en": "slot TPK", "zh": "TPK槽"}
     clerk.answers["status"] = keys(
-        **{"state": "idle", "order": None, "service": "stopped", "why": "slot TPK", "slots": [slot]},
-        **{"findings": [finding], "orders": [{**waiting, "late": True}], "lacking": ["panel1.safe_door"]},
+        **{"state": "idle", "order": None, "service": "stopped", "why": why, "slots": [slot]},
+        **{"findings": [finding], "orders": [{**waiting, "late": True}]},
         ended=[{"order": "KO-8", "result": "closed", "at": 1}],
     )
     done = tillwire("keys", "status", clerk=clerk)
@@ -153,6 +161,50 @@ def test_the_public_key_stands_alone(clerk: Clerk) -> None:
     assert "put back" in done.stderr
 
 
+def drawn(view: "RenderableType") -> str:
+    screen = printing.console()
+    with screen.capture() as found:
+        screen.print(view)
+    return found.get()
+
+
+def test_in_chinese_nothing_is_left_in_english_but_names_and_commands() -> None:
+    slots = [
+        {"slot": "S1", "state": state, "seen": seen, "kcv": "08 D7 B4", "usage": "P0", "version": 1, "since": 1}
+        for state, seen in (("loaded", "construct"), ("missing", ""), ("unknown", "loaded"))
+    ]
+    order = {"order": "KO-9", "slot": "S1", "kcv": "8CA64D", "not_after": 5, "received": 1, "late": True}
+    [status] = keys(
+        **{
+            "service": "stopped",
+            "why": {"en": "slot", "zh": "槽"},
+            "slots": slots,
+            "serial": "",
+            "order": DOCUMENT,
+        },
+        people=[{"person": "li", "role": role, "group": "G1"} for role in ("key-manager", "technician")],
+        lacking=[{"en": "the door", "zh": "门"}],
+        findings=[{"word": "x", "slot": "S1", "critical": True, "en": "lost", "zh": "丢失"}],
+        orders=[{**order, "kind": kind} for kind in ("load", "compromise", "destroy")],
+        ended=[{"order": "KO-8", "result": result, "at": 1} for result in ("closed", "aborted")],
+    )
+    quiet = status["keys"] | {"order": None, "sealing": {"error": "丢"}, "serial": "1"}
+    roles = ("technician", "key-manager", "auditor", "operator")
+    person = {"name": "li", "group": "G1"}
+    people = [{**person, "role": role, "fresh": role < "l", "locked": 2 * (role > "o")} for role in roles]
+    shown = drawn(keyviews.status(status["keys"], "zh"))
+    shown += "".join(drawn(keyviews.status({**quiet, "state": state.value}, "zh")) for state in State)
+    shown += drawn(keyviews.people(people, 1, "zh")) + drawn(keyviews.people([], 1, "zh"))
+    shown += drawn(keyviews.step({"state": "receipt", "step": STEPS["receipt"]._asdict()}, "zh"))
+    taken = {"order": DOCUMENT, "signers": ["HQ"], "already": True, **state(END)}
+    shown += drawn(keyviews.order(taken, "zh"))
+    left = set(re.findall("[A-Za-z]{3,}", re.sub(r"tillwire.*|KO-\d|ENV-\d+|ATM-\d+|epp1|TMK", "", shown)))
+    # Three words of the order stand beside their meaning: people compare them with the paper.
+    assert left == {"load", "components", "test"}
+    for meant in ("load 装载", "components 分量", "test 测试", "密钥管理员", "已逾期", "须修改初始密码", "锁定至"):
+        assert meant in shown, meant
+
+
 # orders
 
 
@@ -179,6 +231,10 @@ def test_an_order_is_handed_over_as_it_is_and_shown_whole(clerk: Clerk, tmp_path
     ):
         assert shown in done.stdout, shown
     assert done.stdout.splitlines()[-1] == "  tillwire keys begin KO-7"
+    chinese = tillwire("keys", "order", tmp_path / "KO-7.order", "--lang", "zh", clerk=clerk).stdout
+    for shown in ("校验值", "信封ENV-71", "签发人", "有效期"):
+        assert shown in chinese, shown
+    assert "check value" not in chinese
 
 
 def test_a_key_was_asked_for(clerk: Clerk) -> None:
@@ -324,6 +380,15 @@ def test_signing_shows_the_envelopes_and_wants_a_yes(clerk: Clerk) -> None:
     assert (code, len(clerk.asked("sign"))) == (0, 1)
 
 
+def test_papers_that_another_order_has_passed_are_signed_for_by_its_id(clerk: Clerk) -> None:
+    older = {**DOCUMENT, "id": "KO-6", "parts": [{"envelope": "ENV-61", "kcv": "8CA64D", "group": "G1"}]}
+    clerk.answers |= {"status": keys(order=DOCUMENT, papers=[older], **state(DESTROY)), "sign": [DESTROY]}
+    signing = [("Password of li:", "lantern"), ("[yes/no]", "yes")]
+    assert run(clerk, "keys", "destroy", "KO-6", "--person", "li", answers=signing)[0] == 0
+    assert run(clerk, "keys", "destroy", "--person", "li", answers=signing)[0] == 0
+    assert [request["order"] for request in clerk.asked("sign")] == ["KO-6", "KO-7"]
+
+
 def test_there_is_a_time_to_sign(clerk: Clerk) -> None:
     code, _, err = run(clerk, "keys", "destroy", answers=[])
     assert (code, err) == (1, "tillwire: that is not the next step: component 1 of 2\n")
@@ -349,6 +414,12 @@ def test_a_receipt_is_printed_as_a_page_and_written_whole(clerk: Clerk, tmp_path
         assert (done.returncode, done.stdout) == (0, page + "\n"), done.stderr
     assert done.stderr.splitlines()[-1] == "  tillwire keys order FILE"
     assert (tmp_path / "r").read_text() == text
+    for ended, then in (("closed", "keys receipt --check FILE --key PEM"), ("aborted", "keys order FILE")):
+        step = {"word": ended, "en": "all is done", "zh": "全部完成"}
+        clerk.answers["status"] = keys(state=ended, step=step, order=None)
+        done = tillwire("keys", "receipt", "KO-7", clerk=clerk)
+        told = ["this is the page alone: --to FILE writes it with its signature, by which it can be checked"]
+        assert done.stderr.splitlines() == [*told, "next: all is done", f"  tillwire {then}"]
     assert clerk.asked("receipt")[0]["order"] == "KO-7"
     (tmp_path / "r").write_text("something else")
     assert tillwire(*words, clerk=clerk).returncode == 2
@@ -360,7 +431,7 @@ def test_a_receipt_is_printed_as_a_page_and_written_whole(clerk: Clerk, tmp_path
 
 
 def test_a_person_is_added_with_a_password_typed_twice(clerk: Clerk) -> None:
-    clerk.answers["add"] = [{"done": "li may log in once the password is changed"}]
+    clerk.answers["add"] = [{"done": {"en": "li may log in once the password is changed", "zh": "请改密码"}}]
     words = ("accounts", "add", "li", "--role", "key-manager", "--group", "G1")
     answers = [
         ("or more:", "lantern-one"),
@@ -377,22 +448,18 @@ def test_a_person_is_added_with_a_password_typed_twice(clerk: Clerk) -> None:
 
 
 def test_a_person_changes_the_password(clerk: Clerk) -> None:
-    clerk.answers["password"] = [{"done": "li has a new password"}]
-    answers = [
-        ("Password of li:", "lantern-one"),
-        ("New password of li", "lantern-two"),
-        ("once more:", "lantern-two"),
-    ]
-    code, out, _ = run(clerk, "accounts", "password", "li", answers=answers)
+    clerk.answers["password"] = [{"done": {"en": "li has a new password", "zh": "li的密码已更改"}}]
+    answers = [("li的密码：", "lantern-one"), ("li的新密码", "lantern-two"), ("再输入一次：", "lantern-two")]
+    code, out, _ = run(clerk, "accounts", "password", "li", "--lang", "zh", answers=answers)
     change = {"name": "li", "old": "lantern-one", "new": "lantern-two"}
     assert (code, clerk.requests) == (0, [{"do": "accounts", "act": "password", **change}])
-    assert out.splitlines()[0] == "li has a new password"
+    assert out.splitlines()[0] == "li的密码已更改"
 
 
 def test_people_are_listed_unlocked_and_removed(clerk: Clerk) -> None:
     person = {"name": "li", "role": "key-manager", "group": "G1", "fresh": True, "locked": 0}
     locked = {**person, "name": "wang", "fresh": False, "locked": 4_000_000_000_000}
-    clerk.answers |= {"list": [{"accounts": [person, locked]}], "unlock": [{"done": "wang may try again"}]}
+    clerk.answers |= {"list": [{"accounts": [person, locked]}], "unlock": [{"done": {"en": "wang may try again"}}]}
     clerk.answers["remove"] = [{"error": "there is no wang", "status": 2}]
     shown = tillwire("accounts", "list", clerk=clerk).stdout
     assert "must change the first password" in shown

@@ -176,6 +176,27 @@ def test_a_clock_that_was_a_year_ahead_for_a_while_does_not_become_the_measure()
     assert machine.clocks() == [(YEAR, "free"), (-YEAR, "free")]
 
 
+def test_what_time_it_has_been_is_known_after_a_clock_was_set_back_and_after_a_detour_ahead_it_is_no_other() -> (
+    None
+):
+    machine = Machine()
+    machine.wait(600)
+    machine.step(Note("account", {}))
+    machine.set(-HOUR)
+    machine.wait(5)
+    assert machine.rows[-1]["at"] < machine.wall + SECOND, "the newest row has the time that was set"
+    assert machine.wall < machine.core.known
+    machine.synced = True
+    machine.wait(5)
+    assert machine.core.known <= machine.wall
+    machine = Machine()
+    machine.set(YEAR)
+    machine.wait(600)
+    machine.set(-YEAR)
+    machine.wait(5)
+    assert machine.core.known <= machine.wall
+
+
 def test_a_clock_that_was_set_while_no_agent_ran_is_told_at_the_start() -> None:
     machine = Machine()
     machine.wait(60)

@@ -125,7 +125,7 @@ def test_a_look_that_began_before_a_ceremony_does_not_go_on_while_people_sign() 
     stage.answer(look)  # TMK: missing, and then it is loaded
     stage.load(today(), State.DESTROY)
     stage.turn()
-    assert stage.conducting.service() == ("ok", "")
+    assert stage.conducting.service() == ("ok", ("", ""))
     assert stage.conducting.guard.findings == []
     assert stage.conducting.guard.seen is not None
     assert stage.conducting.guard.seen["TMK"].state == "loaded"
@@ -136,7 +136,7 @@ def test_after_a_ceremony_the_slots_are_looked_at() -> None:
     looks = [asked for asked in stage.reached() if asked.id.startswith(PREFIX)]
     stage.turn()
     assert len([asked for asked in stage.reached() if asked.id.startswith(PREFIX)]) == len(looks) + 1
-    assert stage.conducting.service() == ("ok", "")
+    assert stage.conducting.service() == ("ok", ("", ""))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_another_pad_and_one_that_was_opened_are_looked_at_at_once(change: dict[
     stage.turn()
     stage.epp.slots.clear()
     stage.turn()
-    assert stage.conducting.service() == ("ok", "")
+    assert stage.conducting.service() == ("ok", ("", ""))
     stage.hear(**change)
     stage.turn()
     assert stage.conducting.service()[0] == "stopped"
@@ -180,7 +180,7 @@ def test_an_opened_pad_is_not_trusted_again_when_it_says_that_all_is_well(until:
 def test_a_pad_that_is_gone_is_not_known_to_hold_its_keys() -> None:
     stage = begun(State.CLOSED)
     stage.turn()
-    assert stage.conducting.service() == ("ok", "")
+    assert stage.conducting.service() == ("ok", ("", ""))
     stage.hear(link_state="silent")
     assert stage.conducting.service()[0] == "unknown"
 
@@ -289,6 +289,31 @@ def test_a_key_block_is_wiped_when_its_order_is_stopped() -> None:
     assert not any(kept)
 
 
+@pytest.mark.parametrize("until", [State.PART, State.CONFIRM, State.VERIFIED])
+def test_a_planned_stop_deletes_half_a_key_before_it_is_one(until: State) -> None:
+    stage = begun(until)
+    if until is State.PART:
+        stage.do(steps.PartBegun(stage.login("li")))
+    assert stage.epp.state() in ("construct", "loaded")
+    stage.answers_at_once()
+    stage.conducting.part()
+    assert (stage.state(), stage.conducting.ceremony.cause) == (State.ABORTED, "agent_stopped")
+    assert stage.epp.state() == "missing"
+    assert stage.events()[-1] == "aborted"
+
+
+def test_a_planned_stop_waits_for_no_pad_that_is_gone_and_undoes_no_key_that_works() -> None:
+    stage = begun(State.CONFIRM)
+    stage.hear(link_state="silent")
+    stage.conducting.part()
+    assert stage.conducting.ceremony.stuck
+    assert stage.restarted().conducting.resuming
+    stage = begun(State.DESTROY)
+    stage.conducting.part()
+    assert stage.epp.state() == "loaded"
+    assert stage.state() is State.DESTROY
+
+
 @pytest.mark.parametrize("until", [State.CLOSED, State.ABORTED])
 def test_what_happens_after_the_end_of_a_ceremony_is_a_row(until: State) -> None:
     stage = begun(State.CLOSED if until is State.CLOSED else State.PART)
@@ -306,13 +331,13 @@ def test_steps_that_are_passed_at_once_are_one_and_numbers_only_grow() -> None:
     stage = Stage().ready()
     stage.open(today())
     stage.do(steps.Joined(stage.login("li")))
-    last = stage.conducting.told[-1][0]
+    last = stage.conducting.told.last
     stage.do(steps.Joined(stage.login("wang")))
-    settled, told = stage.conducting.since(last, 0.0)
+    settled, told = stage.conducting.told.since(last, 0.0)
     assert settled
     assert [tell.word for _, tell in told] == ["looking", "part"]
-    assert [number for number, _ in stage.conducting.told] == list(range(1, len(stage.conducting.told) + 1))
-    assert stage.conducting.since(told[-1][0], 0.0) == (True, [])
+    assert [number for number, _ in told] == [last + 1, last + 2]
+    assert stage.conducting.told.since(told[-1][0], 0.0) == (True, [])
 
 
 def test_as_long_as_the_epp_is_asked_nothing_is_settled() -> None:
@@ -320,7 +345,7 @@ def test_as_long_as_the_epp_is_asked_nothing_is_settled() -> None:
     stage.core = False
     stage.do(steps.PartBegun(stage.login("li")))
     assert not stage.conducting.settled
-    assert stage.conducting.since(10_000, 0.0)[0] is False
+    assert stage.conducting.told.since(10_000, 0.0)[0] is False
     stage.core = True
     stage.settle()
     assert stage.conducting.settled
@@ -339,4 +364,4 @@ def test_destruction_is_a_ceremony_and_leaves_the_terminal_as_the_ledger_says() 
     stage.load(destroy_today(), State.CLOSED)
     stage.turn(HOURLY)
     assert stage.epp.state() == "missing"
-    assert stage.conducting.service() == ("ok", "")
+    assert stage.conducting.service() == ("ok", ("", ""))

@@ -1,5 +1,6 @@
 """How a conductor goes on after a restart, after a bug, and when whoever asked has left."""
 
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 
 from agent.conducting import BY
 from agent.crypto import steps
+from agent.crypto.ceremony import Ceremony
 from agent.crypto.steps import State
 from agent.errors import BlockRefused, ControlError
 from agent.inforce import Begun
@@ -160,6 +162,33 @@ def test_the_conductor_of_an_agent_knows_when_a_push_is_tried(tmp_path: Path) ->
         assert not service._keys.conducting._tried()
         service._pushes = cast("PushParts", SimpleNamespace(tried="a push is being tried"))
         assert service._keys.conducting._tried() == "a push is being tried"
+        service._core._clock._floor = 10**15
+        assert service._keys.desk._orders._known() == 10**15, "an order is for no time before that"
+        # Whether one is under way is asked where orders are opened: neither of the two passes the other.
+        conducting, where, states = (
+            service._keys.conducting,
+            list[str](),
+            [State.RECEIPT, State.DESTROY, State.PART],
+        )
+
+        class Elsewhere:
+            @property
+            def state(self) -> State:
+                where.append(threading.current_thread().name)
+                return states.pop()
+
+        conducting.ceremony = cast("Ceremony", Elsewhere())
+
+        def conduct() -> None:
+            for _ in range(3):
+                conducting.drain(5.0)
+
+        thread = threading.Thread(target=conduct, name="keys")
+        thread.start()
+        busy = [service._keys.busy for _ in range(3)]
+        thread.join()
+        assert where == ["keys"] * 3
+        assert busy == [True, False, False], "papers and receipts that are due keep no push waiting"
     finally:
         service._store.close()
         service._control._lobby.close()

@@ -1,13 +1,15 @@
 """What the conductor sees of changes that are short, and what a store that cannot be read does not stop."""
 
 import time
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from agent.crypto import steps
 from agent.crypto.steps import State
 from agent.errors import StoreError
+from agent.keyparts import KeyParts
 from agent.model import Heard, Reading
 from tests.ceremonies import SITE
 from tests.conductor import COUNTERS, Stage, begun, today
@@ -24,23 +26,26 @@ from tests.conductor import COUNTERS, Stage, begun, today
     ],
 )
 @pytest.mark.parametrize("until", [State.PART, State.VERIFIED])
+@pytest.mark.parametrize("at_once", [False, True])
 def test_a_change_that_is_over_before_anybody_looks_ends_the_ceremony(
-    device: str, point: str, words: tuple[str, str], cause: str, until: State
+    device: str, point: str, words: tuple[str, str], cause: str, until: State, at_once: bool
 ) -> None:
     stage = begun(until)
-    for word in words:
-        stage.conducting.heard(Heard(device, (Reading(point, word, time.monotonic()),)))
+    readings = [Reading(point, word, time.monotonic()) for word in words]
+    for items in [readings] if at_once else [[reading] for reading in readings]:
+        stage.conducting.heard(Heard(device, tuple(items)))
     stage.conducting.drain()
     assert stage.conducting.ceremony.cause == cause
 
 
 def test_a_store_that_cannot_be_read_stops_no_ceremony_and_no_conductor(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unreadable:
+        def reading(self) -> None:
+            raise StoreError("disk full")
+
+    parts = cast("KeyParts", SimpleNamespace(_store=Unreadable()))
     stage = Stage()
-
-    def unreadable() -> str:
-        raise StoreError("disk full")
-
-    monkeypatch.setattr(stage.conducting, "_counters", unreadable)
+    monkeypatch.setattr(stage.conducting, "_counters", lambda: KeyParts._counters(parts))
     stage.ready().load(today(), State.VERIFIED)
     assert next(row for row in stage.conducting.rows if row["event"] == "ready")["counters"] == ""
 

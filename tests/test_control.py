@@ -6,6 +6,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,22 @@ UPS = '\n[devices.ups1]\nkind = "ups"\nport = "./none"\n'
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Site]:
-    with site(tmp_path, devices=UPS) as terminal:
+    with agent_in(tmp_path) as terminal:
+        yield terminal
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One that no test ends, and to which nobody talks any more when a test is over."""
+    with agent_in(tmp_path_factory.mktemp("control")) as terminal:
+        yield terminal
+
+
+@contextmanager
+def agent_in(folder: Path) -> Iterator[Site]:
+    with site(folder, devices=UPS) as terminal:
         terminal.start("agent")
-        wait("the socket", (tmp_path / "tw.sock").exists)
+        wait("the socket", (folder / "tw.sock").exists)
         yield terminal
 
 
@@ -54,23 +68,23 @@ def connect(terminal: Site) -> socket.socket:
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_a_wrong_request_is_a_sentence(agent: Site, request_line: bytes, says: str) -> None:
-    with connect(agent) as line:
+def test_a_wrong_request_is_a_sentence(lasting: Site, request_line: bytes, says: str) -> None:
+    with connect(lasting) as line:
         line.sendall(request_line)
         answer = json.loads(line.makefile("rb").readline())
     assert says in answer["error"]
     assert answer["status"] in (2, 3)
-    assert agent.ask(do="devices")["terminal"] == "ATM-0001"
+    assert lasting.ask(do="devices")["terminal"] == "ATM-0001"
 
 
-def test_a_bug_is_a_sentence_and_a_line_of_the_log_without_the_request(agent: Site) -> None:
-    with connect(agent) as line:
+def test_a_bug_is_a_sentence_and_a_line_of_the_log_without_the_request(lasting: Site) -> None:
+    with connect(lasting) as line:
         line.sendall(b'{"do": [], "password": "lantern"}\n')
         answer = json.loads(line.makefile("rb").readline())
     assert answer["status"] == 70
     assert "bug" in answer["error"]
-    assert "a request met a bug: TypeError" in agent.log("agent")
-    assert "lantern" not in agent.log("agent")
+    assert "a request met a bug: TypeError" in lasting.log("agent")
+    assert "lantern" not in lasting.log("agent")
 
 
 def test_clients_that_only_hang_on_keep_nobody_out(agent: Site) -> None:
@@ -108,11 +122,11 @@ def test_a_client_that_never_reads_does_not_hold_up_the_agent(agent: Site) -> No
         line.close()
 
 
-def test_the_socket_is_for_owner_and_group_and_the_data_for_the_owner(agent: Site) -> None:
-    assert stat.S_IMODE((agent.folder / "tw.sock").stat().st_mode) == 0o660
-    assert stat.S_IMODE((agent.folder / "data").stat().st_mode) == 0o700
-    for name in os.listdir(agent.folder / "data"):
-        assert stat.S_IMODE((agent.folder / "data" / name).stat().st_mode) & 0o077 == 0, name
+def test_the_socket_is_for_owner_and_group_and_the_data_for_the_owner(lasting: Site) -> None:
+    assert stat.S_IMODE((lasting.folder / "tw.sock").stat().st_mode) == 0o660
+    assert stat.S_IMODE((lasting.folder / "data").stat().st_mode) == 0o700
+    for name in os.listdir(lasting.folder / "data"):
+        assert stat.S_IMODE((lasting.folder / "data" / name).stat().st_mode) & 0o077 == 0, name
 
 
 def test_an_operation_without_a_line_is_refused_and_both_are_rows(agent: Site) -> None:

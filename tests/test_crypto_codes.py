@@ -56,9 +56,9 @@ def test_the_filling_of_format_3_has_the_letters_only_and_all_of_them() -> None:
     blocks = [pinblock.encode(3, Secret(b"1234"), Secret(b"0" * 13)).reveal().hex()[6:] for _ in range(100)]
     assert set("".join(blocks)) == set("abcdef")
     # 256 is no multiple of six: the bytes beyond 251 would make four letters likelier than the others.
-    drawn = iter([bytes(range(246, 256)), bytes(10)])
+    drawn = iter([bytes(range(246, 256)), bytes([255] * 9 + [3]), b"\1" * 10])
     once = pinblock.encode(3, Secret(b"1234"), Secret(b"0" * 13), lambda n: next(drawn))
-    assert once.reveal().hex() == "341234abcdefaaaa"
+    assert once.reveal().hex() == "341234abcdefdbbb"
 
 
 @settings(deadline=None)
@@ -84,6 +84,7 @@ def test_whatever_is_no_pin_block_gets_one_sentence(form: int, noise: bytes) -> 
         (2, "2D12345678901234"),
         (2, "24123AFFFFFFFFFF"),
         (2, "241234FFFFFFFFF0"),
+        (2, "2412340FFFFFFFFF"),
         (2, "241234FFFFFFFF"),
         (3, "3412340123456789"),
     ],
@@ -123,6 +124,22 @@ def test_a_pin_or_card_number_that_is_none_is_refused(form: int, pin: bytes, pan
 def test_a_pin_or_card_number_that_is_none_is_refused_in_format_4(pin: bytes, pan: bytes) -> None:
     with pytest.raises(CryptoError):
         pinblock.encipher(KEY, Secret(pin), Secret(pan))
+
+
+@pytest.mark.parametrize(
+    ("pan", "field"), [(b"7", "0000000000007"), (b"1" * 12, "0" + "1" * 12), (b"1" * 13, "1" * 14)]
+)
+def test_the_first_digit_of_a_card_number_field_counts_the_digits_beyond_twelve(pan: bytes, field: str) -> None:
+    assert pinblock.pan_field(Secret(pan)).reveal().hex() == f"{field:0<32}"
+
+
+@pytest.mark.parametrize("size", [0, 8, 15, 33])
+def test_format_4_is_for_an_aes_key(size: int) -> None:
+    key = Secret(bytes(size))
+    with pytest.raises(KeyRefused, match="AES"):
+        pinblock.encipher(key, Secret(b"1234"), PAN)
+    with pytest.raises(KeyRefused, match="AES"):
+        pinblock.decipher(key, bytes(16), PAN)
 
 
 def test_a_format_that_is_none_is_refused_on_the_way_back() -> None:
@@ -170,7 +187,12 @@ def test_the_data_key_is_the_variant_encrypted_under_itself() -> None:
 
 
 def test_dukpt_takes_double_length_keys_and_serial_numbers_of_ten_bytes() -> None:
-    with pytest.raises(KeyRefused):
-        dukpt.initial_key(Secret(bytes(24)), serial(1))
+    for size in (8, 15, 24):
+        key = Secret(bytes(range(size)))
+        for derive in (dukpt.initial_key, dukpt.transaction_key):
+            with pytest.raises(KeyRefused, match="16 bytes"):
+                derive(key, serial(1))
+        with pytest.raises(KeyRefused, match="16 bytes"):
+            dukpt.working_key(key, "pin")
     with pytest.raises(CryptoError):
         dukpt.initial_key(KEY, serial(1)[2:])

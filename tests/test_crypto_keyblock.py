@@ -109,6 +109,17 @@ def test_optional_blocks_that_break_a_rule_are_refused(optional: str, count: int
         KeyBlock.parse(text)
 
 
+@pytest.mark.parametrize("name", ["TC", "TS"])
+@pytest.mark.parametrize(
+    "time", ["20200818221218Z", "2020081822121800Z", "2020-08-18T22:12:18Z", "2020-08-18T22:12:18.00Z"]
+)
+def test_a_time_has_one_of_four_lengths_and_is_in_utc(name: str, time: str) -> None:
+    assert OptionalBlock(name, time).data == time
+    for wrong in (time[:-1], time + "Z", "0" + time, time[:-1] + "A"):
+        with pytest.raises(BlockRefused, match="UTC"):
+            OptionalBlock(name, wrong)
+
+
 def test_optional_blocks_are_filled_up_in_version_e_too() -> None:
     whole = wrapping.wrap(
         Header("E", "P0", "T", "E", optional=(OptionalBlock("LB", "x"),)), Secret(KEY), AES_KBPK, LAX

@@ -5,9 +5,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agent.crypto import des, mac
-from agent.crypto.components import Assembly, split
+from agent.crypto.components import Assembly
 from agent.crypto.kcv import KNOWN, Kcv
-from agent.crypto.secret import Secret
+from agent.crypto.secret import Secret, xor_into
 from agent.errors import CryptoError, KeyRefused
 
 KEY = bytes.fromhex("3F419E1CB7079442AA37474C2EFBF8B8")
@@ -113,6 +113,22 @@ def test_single_length_and_public_keys_are_taken_only_when_asked_for_by_name() -
         des.refuse_unsound(Secret(bytes(16)), test_keys=True)
 
 
+@pytest.mark.parametrize(
+    "digits",
+    [
+        "0123456789ABCDEFFEDCBA98765432100123456789ABCDEF",  # K1 K2 K1 is K1 K2
+        "0022446688AACCEEFFDDBB99775533110123456789ABCDEF",
+        "0123456789ABCDEF",
+        "1234567890ABCDEF",
+        "31" * 8,
+        "3031" * 4,
+    ],
+)
+def test_a_key_that_everybody_knows_is_refused_however_it_is_spelled(digits: str) -> None:
+    with pytest.raises(KeyRefused, match="published"):
+        des.refuse_unsound(Secret(bytes.fromhex(digits)), single=True)
+
+
 def test_strength_counts_the_independent_parts() -> None:
     one, two, three = KEY[:8], KEY[8:], bytes.fromhex("C1D0F8FB4958670D")
     assert des.strength(Secret(one + two + three)) == 3
@@ -131,29 +147,52 @@ def test_cmac_is_not_computed_over_single_des() -> None:
 @given(st.sampled_from([16, 24]), st.sampled_from([2, 3]), st.data())
 def test_components_give_the_key_back_and_each_alone_is_nothing(size: int, count: int, data: st.DataObject) -> None:
     key = des.odd_parity(Secret((KEY + bytes.fromhex("C1D0F8FB4958670D"))[:size]))
-    fixed = data.draw(st.binary(min_size=size * (count - 1), max_size=size * (count - 1)))
-    chunks = iter([fixed[i : i + size] for i in range(0, len(fixed), size)])
-    parts = split(key, count, random=lambda n: next(chunks))
-    assert all(des.has_odd_parity(part) for part in parts)
+    drawn = [data.draw(st.binary(min_size=size, max_size=size)) for _ in range(count - 1)]
+    last = bytearray(key.reveal())
+    for part in drawn:
+        xor_into(last, part)
+    parts = [*map(Secret, drawn), Secret(last)]
     assume(len({des.zero_kcv(part) for part in parts}) == count)  # the same component twice is refused
-    assembly = Assembly(count)
-    for part in data.draw(st.permutations(parts)):
-        assembly.add(part)
+    assembly = Assembly(count, test_keys=True)
+    for secret in data.draw(st.permutations(parts)):
+        assembly.add(secret)
     assert assembly.complete() == key
 
 
-def test_each_split_is_another_one() -> None:
-    assert split(Secret(KEY), 2)[0] != split(Secret(KEY), 2)[0]
+@pytest.mark.parametrize(("size", "single"), [(8, True), (16, True), (24, True), (16, False), (24, False)])
+def test_a_key_of_each_length_comes_from_components_of_that_length(size: int, single: bool) -> None:
+    first, second = (KEY + KEY[3:11])[:size], (KEY[5:] + KEY[:13])[:size]
+    assembly = Assembly(2, single=single)
+    for part in (first, second):
+        assembly.add(Secret(part))
+    assert len(assembly.complete()) == size
+
+
+@pytest.mark.parametrize("size", [16, 24, 32])
+def test_an_aes_key_comes_from_components_as_it_is(size: int) -> None:
+    first, second = bytes(range(size)), bytes(range(100, 100 + 2 * size, 2))
+    assembly = Assembly(2, aes=True)
+    assert [assembly.add(Secret(part)) for part in (first, second)] == [
+        mac.aes_kcv(Secret(part)) for part in (first, second)
+    ]
+    assert assembly.complete().reveal() == bytes(a ^ b for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("part", [bytes(range(8)), bytes(range(12)), bytes(range(40)), bytes(16)])
+def test_an_aes_component_of_another_length_or_that_everybody_knows_is_refused(part: bytes) -> None:
+    with pytest.raises(KeyRefused):
+        Assembly(2, aes=True).add(Secret(part))
 
 
 def test_a_component_is_wiped_as_soon_as_it_is_combined_and_the_sum_when_it_is_complete() -> None:
-    parts = split(Secret(KEY), 2)
+    parts = [Secret(KEY), Secret(KEY[1:] + KEY[:1])]
     buffers = [part.reveal() for part in parts]
     assembly = Assembly(2)
     for part in parts:
         assembly.add(part)
-    assert not any(map(any, buffers))
+    buffers.append(assembly._sum.reveal())
     assembly.complete()
+    assert not any(map(any, buffers))
     with pytest.raises(KeyRefused, match="missing"):
         assembly.complete()
 
@@ -165,11 +204,14 @@ def test_a_component_is_wiped_as_soon_as_it_is_combined_and_the_sum_when_it_is_c
         (["3F419E1CB7079442AA37474C2EFBF8B8", "00" * 24], "full length"),
         (["3F419E1CB7079442", "AA37474C2EFBF8B8"], "full length"),
         (["3F419E1CB7079442AA37474C2EFBF8B8"], "missing"),
-        (["11" * 16, "22" * 16, "44" * 16], "too many"),
+        (["3F419E1CB7079442AA37474C2EFBF8B8", "651BC446ED5DCE18C1D0F8FB4958670D", "44" * 16], "too many"),
         (["3F419E1CB7079442AA37474C2EFBF8B8", "3E419E1CB7079442AA37474C2EFBF8B8"], "given before"),
         (["3F419E1CB7079442AA37474C2EFBF8B8", "651BC446ED5DCE18F06D1D1674A1A2E2"], "neighbouring"),
         (["3F419E1CB7079442AA37474C2EFBF8B8", "3E409F1DB606954354C9B9B2D0050646"], "weak"),
-        (["00" * 16, "0123456789ABCDEFFEDCBA9876543210"], "published"),
+        (["3F419E1CB7079442AA37474C2EFBF8B8", "3E62DB7B3EAC59AD54EBFDD458AFCAA8"], "published"),
+        (["3F419E1CB7079442AA37474C2EFBF8B8", "00" * 16], "one person"),
+        (["0001" * 8, "3F419E1CB7079442AA37474C2EFBF8B8"], "one person"),
+        (["0123456789ABCDEF" * 2, "3F419E1CB7079442AA37474C2EFBF8B8"], "one person"),
     ],
 )
 def test_wrong_parts_end_the_assembly_and_nothing_is_left_of_it(given_parts: list[str], reason: str) -> None:
@@ -191,5 +233,3 @@ def test_wrong_parts_end_the_assembly_and_nothing_is_left_of_it(given_parts: lis
 def test_a_key_has_two_or_three_components(count: int) -> None:
     with pytest.raises(KeyRefused):
         Assembly(count)
-    with pytest.raises(KeyRefused):
-        split(Secret(KEY), count)

@@ -1,6 +1,7 @@
 """The demo keeps its promises, whole, with the broker that is installed; and begins with the embedded one."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,8 @@ def test_the_demo_ends_with_nothing_lost_and_nothing_doubled(tmp_path: Path) -> 
     ):
         assert said in done.stdout, f"{said!r} is not in\n{done.stdout}"
     assert "no answer" not in done.stdout
+    [made], [verified] = (re.findall(rf"{what} +(\d+)", done.stdout) for what in ("rows made", "ledger +verified:"))
+    assert made == verified, "the rows with which an agent ends are verified too"
 
 
 def test_without_mosquitto_the_embedded_broker_does(tmp_path: Path) -> None:

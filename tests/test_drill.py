@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hwsim.demo import Failed
 from hwsim.drill import Drill
 from hwsim.drill_papers import PUBLISHED, grouped, mistyped
 from hwsim.drill_players import Shell
@@ -178,3 +179,8 @@ def alone(run: Path) -> Drill:
     site = Site(ROOT / "deploy/drill", run, 1)
     site.prepare()
     return Drill(site, load(ROOT / "deploy/drill/story.toml"), auto=True)
+
+
+def test_an_agent_that_ended_is_told_with_where_to_look(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match=r"the agent does not answer .*agent\.log"):
+        Site(ROOT / "deploy/drill", tmp_path, 0).next_step()

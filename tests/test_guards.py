@@ -91,6 +91,12 @@ def test_keys_of_a_sign_on_are_not_expected_but_their_check_values_are_judged() 
     assert words(guards.slots(there, held(), production=True, working=["TAK"])) == ["same_kcv"]
 
 
+def test_two_keys_of_a_sign_on_with_one_check_value_are_found() -> None:
+    there = seen(TAK=Seen("loaded", C, "M1"), TPK2=Seen("loaded", C, "P0"))
+    found = guards.slots(there, held(), production=True, working=["TAK", "TPK2"])
+    assert [(one.word, one.slot, one.facts) for one in found] == [("same_kcv", "TPK2", {"other": "TAK"})]
+
+
 @pytest.mark.parametrize("known", sorted(KNOWN))
 def test_published_keys_are_found_in_production_only(known: str) -> None:
     test_key = Kcv.parse(known)

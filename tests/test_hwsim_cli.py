@@ -6,12 +6,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from hwsim.cli import main
+from tests.echo import KINDS, MASTERS
 from tests.serving import Running, running
+
+Mistake = Callable[..., tuple[int, str, str]]
 
 
 def hwsim(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -22,6 +26,19 @@ def hwsim(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.C
         timeout=30,
         env={**os.environ, **(env or {})},
     )
+
+
+@pytest.fixture
+def mistake(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mistake:
+    """A command that cannot be done, in this process: its exit status, and what it wrote to stdout and stderr."""
+
+    def made(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hwsim", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main(KINDS, MASTERS)
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +128,12 @@ def test_kinds_needs_no_server() -> None:
     ],
 )
 def test_a_mistake_is_one_sentence_on_stderr(
-    server: Running, words: tuple[str, ...], status: int, sentence: str
+    server: Running, mistake: Mistake, words: tuple[str, ...], status: int, sentence: str
 ) -> None:
-    done = hwsim("--run", server.run, *words)
-    assert done.returncode == status
-    assert done.stderr.startswith(sentence)
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
+    ended, out, err = mistake("--run", server.run, *words)
+    assert (ended, out) == (status, "")
+    assert err.startswith(sentence)
+    assert err.count("\n") == 1
 
 
 def test_usage_errors_end_in_2_and_no_server_in_3(tmp_path: Path) -> None:
@@ -179,14 +195,16 @@ ONE = '[terminals.atm1.devices.e1]\nkind = "echo"\n'
         (ONE + "[[scenario]]\nat = 1\ndevice = 'e1'\nrepeat = 2\nline = 'cut'", "did you mean repeat_every?"),
     ],
 )
-def test_a_bad_fleet_file_is_one_sentence(tmp_path: Path, text: str | bytes, sentence: str) -> None:
+def test_a_bad_fleet_file_is_one_sentence(
+    tmp_path: Path, mistake: Mistake, text: str | bytes, sentence: str
+) -> None:
     file = tmp_path / "fleet.toml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    done = hwsim("serve", file)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"hwsim: {file}: ")
-    assert sentence in done.stderr
-    assert done.stderr.count("\n") == 1
+    ended, _, err = mistake("serve", file)
+    assert ended == 2
+    assert err.startswith(f"hwsim: {file}: ")
+    assert sentence in err
+    assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

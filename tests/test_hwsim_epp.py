@@ -77,6 +77,13 @@ def test_a_key_has_one_purpose() -> None:
     assert pad.refused("block", slot="NEW", under="TPK", value=BLOCK) == "useViolation"
 
 
+def test_a_key_has_a_use_that_there_is() -> None:
+    pad = Pad()
+    pad.typed(ANSI)
+    assert pad.refused("part", **TMK | {"usage": "Q0"}) == "useViolation"
+    assert pad.refused("part", **TMK | {"mode": "Q"}) == "modeNotSupported"
+
+
 def test_no_key_is_carried_by_a_weaker_one() -> None:
     pad = Pad(laboratory=True)
     pad.ask("clear", **TMK, value=ANSI)

@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from agent.crypto import wrapping
+from agent.crypto.keyblock import Header, Policy
+from agent.crypto.secret import Secret
 from hwsim.secure_block import BlockError, open_block
 from tests.secure import ANSI, BLOCK, BLOCK_KBPK, BLOCK_KCV, BLOCK_KEY, KBPK, Pad, split, wrapped
 
@@ -63,6 +66,9 @@ def test_a_length_that_cannot_be_is_told_as_a_wrong_mac_is(version: str, name: s
         ("optional block beyond the end", "B????P0TE00E0100KSFEAAAA", GOOD, "formatInvalid"),
         ("optional blocks no whole number", "B????P0TE00E0100KS0600", GOOD, "formatInvalid"),
         ("length the way of psec", "B????P0TE00E0100KS00020010AAAAAA", GOOD, "formatInvalid"),
+        ("long length beyond the end", "B????P0TE00E0100CT000401FFAAAAAA", GOOD, "formatInvalid"),
+        ("long length shorter than its head", "B????P0TE00E0100CT00040008AAAAAA", GOOD, "formatInvalid"),
+        ("optional block with no name", "B????P0TE00E0100ks0800AA", GOOD, "formatInvalid"),
         ("control character", "B????P0TE00E0100KS0800\x07A", GOOD, "formatInvalid"),
         ("a component", "B????P0TEc1E0000", GOOD, "useViolation"),
         ("a key of private pairs", "B????S0RS00E0000", GOOD, "algorithmNotSupported"),
@@ -79,6 +85,25 @@ def test_what_the_owner_of_the_protection_key_cannot_load_either(
     name: str, header: str, clear: bytes, word: str
 ) -> None:
     assert answer(wrapped(header, clear, BLOCK_KBPK), laboratory=True)[0] == word, name
+
+
+@pytest.mark.parametrize(
+    ("version", "size"), [("A", 16), ("A", 24), ("B", 16), ("B", 24), ("C", 24), ("D", 16), ("D", 24), ("D", 32)]
+)
+def test_what_the_key_room_wraps_the_pad_opens(version: str, size: int) -> None:
+    kbpk = bytes.fromhex("DD7515F2BFC17F85CE48F3CA25CB21F6C1D0F8FB4958670D88E1AB2A2E3DD38C")[:size]
+    header = Header(version, "P0", "T", "E", key_version="07")
+    block = wrapping.wrap(header, Secret(KEY), Secret(kbpk), Policy(versions=version, test_keys=True))
+    opened = open_block(block.text, "A" if version == "D" else "T", kbpk)
+    assert (opened.key, opened.usage, opened.version) == (KEY, "P0", "07")
+
+
+def test_a_triple_key_travels_under_an_aes_key_of_128_bits() -> None:
+    kbpk, key = "88E1AB2A2E3DD38C1FA039A536500CC8", KEY + bytes.fromhex("C1D0F8FB4958670D")
+    block = wrapping.wrap(Header("D", "P0", "T", "E"), Secret(key), Secret(bytes.fromhex(kbpk)))
+    pad = Pad(laboratory=True)
+    pad.assembled(KBPK | {"algorithm": "A"}, split(kbpk))
+    assert pad.ask("block", slot="NEW", under="KBPK", value=block.text)["bits"] == 192
 
 
 def test_a_protection_key_fits_one_kind_of_block() -> None:

@@ -11,7 +11,7 @@ import pytest
 from agent import identity
 from agent.crypto.ed25519 import SigningKey
 from agent.crypto.keepers import CREDENTIAL, Credential, Keeper, Machine
-from agent.crypto.sealing import Mark, SecretStore
+from agent.crypto.sealing import FILE, Mark, SecretStore
 from agent.crypto.tpm import Tpm
 from agent.identity import Identity, open_identity
 from tests.strangers import chip
@@ -34,7 +34,7 @@ class Place:
     """One agent's folder, and what can keep a key there."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path, self.salt = folder, folder / identity.FILE, folder / "seal.salt"
+        self.folder, self.path, self.salt = folder, folder / FILE, folder / "seal.salt"
         (folder / "machine-id").write_text("0123456789abcdef0123456789abcdef\n")
         self.file = Machine(self.salt, folder / "machine-id")
         (folder / "given").mkdir()
@@ -126,8 +126,9 @@ def _lowered(place: Place) -> Mark:
 
 
 def _without_the_key(place: Place) -> Mark:
-    with SecretStore.open(place.path, "t1", [place.file]) as store:
-        store.remove(identity.NAME)
+    place.path.unlink()
+    with SecretStore.create(place.path, "t1", [place.file]) as store, SigningKey.generate().seed() as other:
+        store.put("tls.key", other)
         return store.mark
 
 
@@ -173,6 +174,21 @@ def test_what_cannot_be_trusted_is_refused_and_nothing_takes_its_place(
     before = {path: path.read_bytes() for path in place.folder.iterdir() if path.is_file()}
     assert said in refused(place.open(expected))
     assert before == {path: path.read_bytes() for path in place.folder.iterdir() if path.is_file()}
+
+
+def test_a_file_that_was_made_anew_at_the_same_level_is_told_by_its_key(place: Place) -> None:
+    first = place.open()
+    rows = [
+        {"kind": "sealed", "level": "file", "generation": 1},
+        {"kind": "sealed", "level": "file", "generation": 2, "key": key_of(first).public.id},
+    ]
+    mark, key_id = identity.remembered(rows)
+    assert (mark, key_id) == (first.mark, key_of(first).public.id)
+    assert identity.remembered(rows[:1]) == (Mark("file", 1), "")
+    assert identity.remembered([]) == (None, "")
+    place.path.unlink()
+    assert place.open().mark == mark
+    assert "holds another key" in refused(open_identity(place.folder, "t1", mark, [place.file], key_id))
 
 
 def test_a_damaged_or_saltless_file_is_refused_also_when_no_mark_is_remembered(place: Place) -> None:

@@ -36,18 +36,26 @@ ALLOWED: dict[str, set[str]] = {
     "accounts": {"durable", "errors", "crypto.passwords"},
     "peer": set(),
     "pasted": set(),
-    "pushes": {"clock", "errors", *(f"crypto.{part}" for part in ("orders", "signing", "trust"))},
+    "pushes": {"clock", "errors", "pasted", "crypto.signing", "crypto.trust"},
     "rollout": set(),
     "fleet": {"messages", "pushes"},
     "parcel": {"errors", "fleet", "messages", "pushes", "rollout", "tables", "crypto.signing", "crypto.trust"},
     "centre": {"addresses", "brokers", "config", "connection", "errors", "fleet", "tls"},
-    "fields": {"errors", "crypto.orders"},
+    "fields": {"errors", "pasted"},
     "lobby": {"errors", "peer"},
-    "accountdesk": {"accounts", "errors", "model", "pasted", "peer"},
+    "accountdesk": {"accounts", "errors", "model", "pasted", "peer", "repeats", "crypto.phrases"},
+    "repeats": {"ration"},
+    "telling": {"crypto.steps"},
     "keytable": {"points", "errors", "mistakes", "crypto.ed25519", "crypto.signing"},
-    "surroundings": {"model", "points"},
+    "surroundings": {"model", "points", "crypto.phrases"},
     "surveying": {"model", "crypto.asking", "crypto.guards", "crypto.steps"},
-    "keyguard": {"model", "keytable", "surveying", *(f"crypto.{part}" for part in ("guards", "holdings", "kcv"))},
+    "keyguard": {
+        "model",
+        "keytable",
+        "ration",
+        "surveying",
+        *(f"crypto.{part}" for part in ("guards", "holdings", "kcv", "phrases")),
+    },
     "addresses": {"errors", *CONTRACT},
     "tables": {"addresses", "keytable", *CONTRACT},
     "config": {"errors", "mistakes", "addresses", "pasted", "tables", *CONTRACT},
@@ -248,7 +256,7 @@ DRIVER_PARTS = {"model", "points", "errors"} | {
         "zt588",
     )
 }
-CLI = {"errors", "model", "points", "messages", "crypto", "diagnose", "audit", "pushes"}
+CLI = {"errors", "model", "pasted", "points", "messages", "crypto", "diagnose", "audit", "pushes", "timepiece"}
 # The commands of the centre, which has a broker and no agent.
 CENTRE = {f"agent.cli.{part}" for part in ("rollout", "rolloutviews", "sending", "pushstatus")}
 PUSHING = {"centre", "durable", "fleet", "parcel", "rollout"}
@@ -277,10 +285,10 @@ def modules(package: str) -> dict[str, Path]:
     return found
 
 
-def imported(path: Path, name: str) -> set[str]:
-    """Every module that a file imports anywhere in it, in full."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported(path: Path, name: str, *, at_once: bool = False) -> set[str]:
+    """Every module that a file imports anywhere in it, in full; at_once: only what is loaded together with it."""
+    found, tree = set(), ast.parse(path.read_text())
+    for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -312,7 +320,7 @@ def test_a_module_imports_only_what_the_design_allows(name: str) -> None:
         assert inside(name) <= DRIVER_PARTS, "a driver imports no other driver"
     elif short.startswith("crypto"):
         more = {"durable"} if short == "crypto.keepers" else set()
-        assert all(i in {"errors", *more} or i.startswith("crypto") for i in inside(name))
+        assert all(i in {"errors", "pasted", *more} or i.startswith("crypto") for i in inside(name))
     elif short.startswith("cli"):
         more = INJECTS if short == "cli.keyroom" else PUSHING if name in CENTRE else set()
         assert all(i.partition(".")[0] in {*CLI, *more, "cli"} for i in inside(name))
@@ -392,6 +400,17 @@ def test_the_daemon_loads_neither_typer_nor_rich() -> None:
             seen.add(name)
             assert not {i.partition(".")[0] for i in IMPORTS[name]} & {"typer", "rich"}, name
             todo += [i for i in IMPORTS[name] if i in EVERY]
+
+
+def test_what_few_terminals_need_is_not_loaded_at_every_start() -> None:
+    """Key orders, the parts for keys and pushes, and websockets wait until a table asks for them."""
+    seen, todo = set(), ["agent.__main__"]
+    while todo:
+        if (name := todo.pop()) not in seen:
+            seen.add(name)
+            todo += imported(EVERY[name], name, at_once=True) if name in EVERY else ()
+    assert "agent.crypto.signing" in seen
+    assert not seen & {"agent.crypto.orders", "agent.keyparts", "agent.pushparts", "agent.sockets"}
 
 
 def test_there_is_no_import_cycle() -> None:

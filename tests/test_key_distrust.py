@@ -41,7 +41,7 @@ def test_a_damaged_memory_of_keys_stops_the_service_and_nothing_else(site: Termi
     wait("the agent", site.agent_answers)
     status = site.status()
     assert status["service"] == "stopped"
-    assert "cannot be believed" in status["why"]
+    assert "cannot be believed" in status["why"]["en"]
     wait("the point", lambda: site.shown("epp1", "keys.service") == "stopped")
     wait("the devices", lambda: site.shown("panel1", "safe_door") == "closed")
     refusal = site.li.does("begin", order="KO-USED")[-1]

@@ -120,8 +120,7 @@ def test_a_pad_without_power_ends_what_was_not_proved_and_cleans_up_as_soon_as_i
 def test_other_ends_lead_to_the_same(site: Terminal, step: str, blow: object) -> None:
     story = Story(site).to(step)
     struck(story, blow)  # type: ignore[arg-type]
-    # A planned stop gives up the entry that is under way, which may still be told as an end of its own.
-    causes = ("agent_restarted", "no_answer") if blow is stopped else ("device_lost", "device_refused")
+    causes = ("agent_stopped",) if blow is stopped else ("device_lost", "device_refused")
     came_to_nothing(story, *causes, *(("agent_restarted",) if blow is blackout else ()), opened=OPENED[step])
 
 

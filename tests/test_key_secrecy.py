@@ -81,6 +81,7 @@ def ceremonies(site: KeySite) -> Run:
     assert b"completion KeyManagement" in run.places["trace"][0][1]
 
     said = [("diagnose", "--json"), ("diagnose",), ("devices", "--json"), ("ledger", "tail", "--json")]
+    said.append(("ledger", "export"))
     run.places["commands"] = [(" ".join(words), site.tillwire(*words).stdout.encode()) for words in said]
     for order in ("KO-1", "KO-2", halfway["id"]):
         run.places["commands"].append((f"receipt {order}", site.receipt(order).encode()))
@@ -128,7 +129,8 @@ def test_the_keys_are_found_in_the_memory_of_the_pad(run: Run) -> None:
     assert {find.name for find in run.found("pad")} >= {"whole key", "PIN key"}
 
 
-def test_the_digest_is_found_in_the_store_and_in_what_was_sent(run: Run) -> None:
+def test_the_digest_is_found_in_the_store_in_its_copy_and_in_what_was_sent(run: Run) -> None:
+    assert "ledger export" in {find.where for find in run.found("commands")}
     assert "file store.db-wal" in {find.where for find in run.found("files")}
     assert {find.where for find in run.found("traffic")} == {"traffic sent"}
 

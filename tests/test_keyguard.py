@@ -9,12 +9,14 @@ import pytest
 
 from agent.crypto.holdings import DAY_MS, Holdings, fold
 from agent.crypto.kcv import Kcv
-from agent.crypto.orders import is_name
+from agent.crypto.phrases import Words
 from agent.crypto.steps import Ask
-from agent.keyguard import PREFIX, REPEAT, KeyGuard
+from agent.keyguard import PREFIX, REPEAT, SIGN_ONS, KeyGuard
 from agent.keytable import Keys
 from agent.model import Heard, Note, Operation, Outcome
-from agent.surveying import AGAIN, HOURLY, PATIENCE
+from agent.pasted import is_name
+from agent.ration import MINUTE
+from agent.surveying import AGAIN, HOURLY, PATIENCE, SOON
 from tests.ceremonies import SITE, WALL, Epp, Terminal, kcv, order, whole
 
 TMK = ("loaded", whole(2))
@@ -87,7 +89,7 @@ def test_a_look_asks_every_slot_and_is_one_row() -> None:
     slots |= {"TPK": "missing", "ZMK": "missing"}
     about = {"serial": SITE.epp_serial, "slots": slots, "silent": [], "findings": []}
     assert watch.put == [Note("slots", about)]
-    assert watch.guard.service() == ("ok", "")
+    assert watch.guard.service() == ("ok", ("", ""))
 
 
 def test_it_is_looked_at_the_start_and_every_hour() -> None:
@@ -128,7 +130,7 @@ def test_a_question_that_was_given_up_is_waited_for_and_its_answer_means_nothing
         assert watch.guard.take(Outcome(old, "done", "", 0.0, facts={"state": "missing"}))
     assert not watch.guard.pending(watch.now)
     assert watch.look() == []
-    assert watch.guard.service() == ("ok", "")
+    assert watch.guard.service() == ("ok", ("", ""))
     assert KeyGuard.asked(Outcome(old, "done", "", 0.0))
 
 
@@ -144,12 +146,12 @@ def test_what_is_wrong_stops_the_terminal_and_is_a_row_once() -> None:
     watch.look()
     watch.epp.slots.clear()
     assert watch.look(HOURLY) == [("missing_key", "TMK")]
-    assert watch.guard.service() == ("stopped", "slot TMK should hold a key and does not")
+    assert watch.guard.service() == ("stopped", ("slot TMK should hold a key and does not", "TMK槽应有密钥但为空"))
     assert watch.look(HOURLY) == []
     assert watch.guard.service()[0] == "stopped"
     watch.epp.slots["TMK"] = TMK
     assert watch.look(HOURLY) == []
-    assert watch.guard.service() == ("ok", "")
+    assert watch.guard.service() == ("ok", ("", ""))
     watch.epp.slots.clear()
     assert watch.look(HOURLY) == [("missing_key", "TMK")]
 
@@ -160,11 +162,30 @@ def test_a_worthless_look_judges_nothing_and_is_soon_repeated() -> None:
     watch.epp.slots.clear()
     watch.epp.fails["key_check"] = ("unanswered", "")
     assert watch.look(HOURLY) == []
-    assert watch.guard.service() == ("ok", "")
+    assert watch.guard.service() == ("ok", ("", ""))
     assert len([item for item in watch.put if isinstance(item, Note)]) == 1
     watch.epp.fails.clear()
-    assert watch.look(AGAIN - 1.0) == []
+    assert watch.look(SOON - 1.0) == []
     assert watch.look(1.0) == [("missing_key", "TMK")]
+
+
+def test_looks_that_stay_worthless_are_repeated_ever_later_up_to_a_minute() -> None:
+    watch = Watch()
+    watch.epp.fails["key_check"] = ("unanswered", "")
+    watch.look()
+    for wait in (5.0, 10.0, 20.0, 40.0, AGAIN, AGAIN):
+        asked = len(watch.performed)
+        watch.look(wait - 1.0)
+        assert len(watch.performed) == asked
+        watch.look(1.0)
+        assert len(watch.performed) > asked
+    watch.epp.fails.clear()
+    watch.look(AGAIN)
+    watch.epp.fails["key_check"] = ("unanswered", "")
+    watch.look(HOURLY)
+    asked = len(watch.performed)
+    watch.look(SOON)
+    assert len(watch.performed) > asked
 
 
 def test_a_question_without_an_answer_ends_the_look() -> None:
@@ -174,7 +195,7 @@ def test_a_question_without_an_answer_ends_the_look() -> None:
     watch.turn()
     assert watch.put == []
     assert watch.look(AGAIN) == []
-    assert watch.guard.service() == ("ok", "")
+    assert watch.guard.service() == ("ok", ("", ""))
 
 
 def test_a_slot_that_the_device_does_not_show_is_not_missing() -> None:
@@ -214,7 +235,7 @@ def test_another_epp_makes_every_slot_unknown() -> None:
 def test_another_epp_that_tells_of_no_slot_is_judged_by_its_serial_number(result: str) -> None:
     watch = Watch()
     watch.look()
-    assert watch.guard.service() == ("ok", "")
+    assert watch.guard.service() == ("ok", ("", ""))
     watch.serial = "EPP-78"
     watch.guard.look(anew=True)
     assert watch.guard.service()[0] == "unknown"
@@ -241,7 +262,7 @@ def test_an_epp_that_may_be_another_counts_only_once_it_was_looked_at() -> None:
     assert watch.guard.service()[0] == "unknown"
     watch.epp.fails.clear()
     watch.look(AGAIN)
-    assert watch.guard.service() == ("ok", "")
+    assert watch.guard.service() == ("ok", ("", ""))
 
 
 def test_nothing_is_known_of_an_epp_that_does_not_answer_and_what_is_wrong_stays_so() -> None:
@@ -297,6 +318,22 @@ def test_a_look_that_began_before_a_sign_on_is_not_judged_by_it() -> None:
     assert watch.look() == []
 
 
+def test_who_says_again_and_again_that_there_was_a_sign_on_keeps_no_look_from_its_end() -> None:
+    watch = Watch(slots=["ZMK"])
+    watch.epp.slots["ZMK"] = ("loaded", 7)
+    for _ in range(100):
+        watch.guard.look(signed_on=True)
+        watch.turn()
+        if watch.guard.pending(watch.now):
+            watch.answer()
+    assert watch.alarms == [("unexpected_key", "ZMK")]
+    looks = len([note for note in watch.put if isinstance(note, Note) and note.kind == "slots"])
+    watch.look()
+    assert looks <= SIGN_ONS
+    watch.look(MINUTE)
+    assert len([note for note in watch.put if isinstance(note, Note) and note.kind == "slots"]) == looks + 1
+
+
 def test_a_look_that_began_before_a_ceremony_is_begun_anew_after_it() -> None:
     watch = Watch(rows=[], slots=["TMK", "ZMK"])
     watch.epp.slots.clear()
@@ -305,7 +342,7 @@ def test_a_look_that_began_before_a_ceremony_is_begun_anew_after_it() -> None:
     watch.rows, watch.epp.slots = loaded(), {"TMK": TMK}
     watch.guard.look()
     assert watch.look() == []
-    assert watch.guard.service() == ("ok", "")
+    assert watch.guard.service() == ("ok", ("", ""))
 
 
 def test_each_order_that_is_late_is_a_row() -> None:
@@ -328,13 +365,13 @@ def test_a_key_that_grows_old_is_told_once_and_not_every_day() -> None:
     assert watch.look() == [("age_due", "TMK")]
     watch.wall += DAY_MS
     assert watch.look(HOURLY) == []
-    watch.guard.say(watch.now, "ok", "")
+    watch.guard.say(watch.now, "ok", Words("", ""))
     assert watch.readings()[-1]["keys.duty"] == "due"
     watch.wall += 40 * DAY_MS
     assert watch.look(HOURLY) == [("age_over", "TMK")]
-    watch.guard.say(watch.now, "ok", "")
+    watch.guard.say(watch.now, "ok", Words("", ""))
     assert watch.readings()[-1]["keys.duty"] == "overdue"
-    assert watch.guard.service() == ("ok", "")
+    assert watch.guard.service() == ("ok", ("", ""))
 
 
 def test_a_period_of_no_days_is_not_watched() -> None:
@@ -358,10 +395,10 @@ def test_check_values_by_cmac_are_compared_as_such() -> None:
 def test_the_points_are_told_at_a_change_and_from_time_to_time(word: str, again: float) -> None:
     watch = Watch()
     watch.guard.sealing = ("file", "no TPM")
-    watch.guard.say(100.0, "ok", "")
-    watch.guard.say(100.0 + REPEAT - 0.1, "ok", "")
+    watch.guard.say(100.0, "ok", Words("", ""))
+    watch.guard.say(100.0 + REPEAT - 0.1, "ok", Words("", ""))
     assert watch.readings() == [{"keys.service": "ok", "keys.duty": "ok", "keys.sealing": "file"}]
-    watch.guard.say(100.0 + again, word, "why")
+    watch.guard.say(100.0 + again, word, Words("why", "原因"))
     assert [told["keys.service"] for told in watch.readings()] == ["ok", word]
     assert isinstance(watch.put[-1], Heard)
     assert watch.put[-1].device == "epp1"

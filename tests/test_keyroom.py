@@ -17,7 +17,7 @@ from agent.crypto.kcv import Kcv
 from agent.crypto.keyblock import Header, KeyBlock, Policy
 from agent.crypto.secret import Secret
 from agent.errors import BlockRefused, KeyRefused, KeyRoomClosed
-from tests.custody import MAY_LOCK, TYPED, YES, Custodians, found_in, memory_of
+from tests.custody import MAY_LOCK, QUESTIONS, TYPED, YES, Custodians, found_in, memory_of
 from tests.strangers import run_peer
 
 pytestmark = [MAY_LOCK]
@@ -212,10 +212,23 @@ def test_a_printer_gets_the_second_page_only_when_the_first_is_sealed(tmp_path: 
         room.says("\n")
         room.serve()
         assert room.close() == 0
+        assert "no order can be made of it" in room.shown
         assert "Envelope      A2" in os.read(printer, 4096).decode()
     finally:
         os.close(printer)
         os.close(device)
+
+
+def test_who_would_have_no_record_for_an_order_hears_it_before_anything_is_made(
+    tmp_path: Path, in_memory: Path
+) -> None:
+    words = ("make", "--terminal", "ATM-0001", "--slot", "TMK", "--envelope", "A1", "--envelope", "A2")
+    room = Custodians(tmp_path, *words, "--to", str(in_memory))
+    assert room.until(QUESTIONS) == "[y/n] ", "and before anybody is asked for a name"
+    room.says("n\n")
+    assert room.close() == 1
+    assert "begin again with --json" in room.shown
+    assert (pages_in(in_memory), room.stdout) == ({}, "")
 
 
 def test_a_component_goes_neither_to_a_disk_nor_to_a_screen_nor_over_another(

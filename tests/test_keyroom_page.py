@@ -54,6 +54,7 @@ def follow(folder: Path, line: str, port: str = "") -> Custodians:
     people = Custodians(folder, *words, before=lambda: os.chdir(folder))
     people.serve(*typed, phrase=phrase)
     assert people.close() == 0, f"{line}: {people.shown}"
+    assert "next: " in people.shown, "those at the table are told what follows"
     if to:
         (folder / to.strip()).write_text(people.stdout)
     return people
@@ -166,6 +167,7 @@ def test_who_signs_sees_what_it_is_and_can_say_no(signed: Path) -> None:
     assert people.close() == 1
     for word in ("ATM-0001", "EPP-7788", "A000123", "tellers", "KO-0001"):
         assert word in people.shown
+    assert re.search(r"not_after +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", people.shown), "a person reads it"
     assert not people.stdout
 
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,18 @@ def door(tmp_path: Path) -> Iterator[Door]:
     found.lobby.close()
     for line in found.lines:
         line.close()
+
+
+@pytest.mark.timeout(20)
+def test_who_waits_at_the_door_goes_on_at_once_when_nobody_is_let_in_any_more(door: Door) -> None:
+    waiting = threading.Thread(target=door.lobby.turn, args=(600.0,), daemon=True)
+    waiting.start()
+    door.lobby.shut()
+    waiting.join()
+    with pytest.raises(ConnectionRefusedError):
+        door.knock()
+    door.lobby.close()
+    door.lobby.shut()
 
 
 def test_a_request_may_come_in_pieces(door: Door) -> None:

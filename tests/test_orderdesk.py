@@ -1,6 +1,7 @@
 """What becomes of an order that is handed over: what is counted, what waits, and who may open it."""
 
 import json
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,8 +14,9 @@ from agent.crypto.orders import Order
 from agent.crypto.signing import ORDER, Envelope, Keyring, Signer
 from agent.crypto.steps import Login, State
 from agent.errors import ControlError
-from agent.orderdesk import MINUTE, WAITED_FOR, OrderDesk, Tally, waiting_orders
+from agent.orderdesk import CHANGES, WAITED_FOR, OrderDesk, waiting_orders
 from agent.peer import Peer
+from agent.ration import MINUTE, Tally
 from agent.timepiece import wall_ms
 from tests.ceremonies import SITE, order
 from tests.conductor import Stage, begun, destroy_today, today
@@ -28,8 +30,10 @@ class Desk:
     """A desk at a conductor whose thread does nothing but what the desk asks of it."""
 
     def __init__(self, stage: Stage) -> None:
-        self.stage, self.stop = stage, threading.Event()
-        self.desk = OrderDesk(SITE.terminal, stage.conducting, KEYRING, lambda: 0, lambda: None, lambda where: None)
+        self.stage, self.stop, self.spoiled = stage, threading.Event(), list[str]()
+        self.desk = OrderDesk(
+            SITE.terminal, stage.conducting, KEYRING, lambda: 0, lambda: None, self.spoiled.append
+        )
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -72,15 +76,17 @@ def desk() -> Iterator[Desk]:
 
 
 def test_a_word_is_told_at_once_and_then_once_a_minute_with_its_count() -> None:
-    tally, told = Tally(), []
+    tally, told = Tally[str](), []
     for second in range(151):
-        tally.add("a")
+        told += [(second, "a", 1)] if tally.take("a", float(second)) else []
         told += [(second, *due) for due in tally.due(float(second))]
-    tally.add("b")
-    told += [(151, *due) for due in tally.due(151.0)]
-    assert told == [(0, "a", 1), (60, "a", 60), (120, "a", 60), (151, "b", 1)]
+    assert told == [(0, "a", 1), (60, "a", 60), (120, "a", 60)]
+    assert tally.take("b", 151.0), "another word is another matter"
     assert tally.due(120 + MINUTE) == [("a", 30)]
     assert tally.due(1000.0) == []
+    assert tally.take("a", 1000.0)
+    assert not tally.take("a", 1001.0)
+    assert tally.due(math.inf) == [("a", 1)], "what is not due yet is told at the end"
 
 
 def test_what_anybody_hands_over_a_thousand_times_is_one_row(desk: Desk) -> None:
@@ -88,6 +94,34 @@ def test_what_anybody_hands_over_a_thousand_times_is_one_row(desk: Desk) -> None
         with pytest.raises(ControlError, match="not a signed envelope"):
             desk.take("x")
     assert [(row["reason"], row["count"]) for row in desk.rows("refused")] == [("not_valid", 1)]
+
+
+def test_an_order_that_nobody_signed_spoils_nothing_for_its_digest_and_a_component_in_it_does(desk: Desk) -> None:
+    unsigned = {"id": "KO-7", "block": "ab" * 32}
+    with pytest.raises(ControlError, match="refused"):
+        desk.take(json.dumps(unsigned))
+    assert not desk.spoiled
+    with pytest.raises(ControlError, match="spoiled"):
+        desk.take(json.dumps({**unsigned, "part": "0123 4567 89AB CDEF"}))
+    assert desk.spoiled == ["file"]
+
+
+def test_what_is_not_told_yet_is_told_when_the_agent_is_stopped(desk: Desk) -> None:
+    for _ in range(3):
+        with pytest.raises(ControlError, match="not a signed envelope"):
+            desk.take("x")
+    desk.stage.conducting.call(desk.stage.conducting.part)
+    assert [row["count"] for row in desk.rows("refused")] == [1, 2]
+
+
+def test_what_is_asked_for_and_withdrawn_in_turn_does_not_fill_the_disk(desk: Desk) -> None:
+    for _ in range(CHANGES // 2):
+        desk.applied("KO-1")
+        desk.applied("KO-1", withdrawn=True)
+    for withdrawn in (False, True):
+        with pytest.raises(ControlError, match=r"within a day is enough|nobody waits"):
+            desk.applied("KO-1", withdrawn=withdrawn)
+    assert len(desk.rows("applied") + desk.rows("withdrawn")) == CHANGES
 
 
 def test_no_more_than_a_hundred_keys_are_waited_for_and_each_is_one_row(desk: Desk) -> None:
@@ -122,6 +156,47 @@ def test_whoever_could_not_take_part_does_not_use_an_order_up(
     assert desk.rows("opened") == []
     assert desk.begin(login, "ORD-1") == ["opened"]
     assert desk.waiting() == []
+
+
+def test_another_order_under_the_same_id_is_refused_and_the_same_one_is_not(desk: Desk) -> None:
+    first = today()
+    desk.take(first)
+    desk.take(first)
+    with pytest.raises(ControlError, match="another order came under this id"):
+        desk.take(replace(first, version=7))
+    assert [row["document"] for row in desk.rows("received")] == [first.document()]
+    assert [row["reason"] for row in desk.rows("refused")] == ["same_id"]
+
+
+def test_an_order_that_waits_is_not_opened_once_a_signers_key_does_not_count(desk: Desk) -> None:
+    desk.take(today())
+    others = [Signer("hq-maker", SIGNERS["maker"].public, frozenset({"maker"}))]
+    others += [Signer("hq-checker", SigningKey.generate().public, frozenset({"checker"}))]
+    desk.desk._keyring = Keyring(others)
+    assert desk.begin(desk.stage.login("li"), "ORD-1") == ["signer_gone"]
+    assert (desk.stage.state(), desk.waiting()) == (State.IDLE, ["ORD-1"])
+    desk.desk._keyring = KEYRING
+    assert desk.begin(desk.stage.login("li"), "ORD-1") == ["opened"]
+
+
+def test_an_order_that_is_signed_anew_by_those_who_count_waits_in_place_of_the_old_one(desk: Desk) -> None:
+    first, anew = today(), SigningKey.generate()
+    desk.take(first)
+    desk.desk._keyring = Keyring(
+        Signer(name, key.public, frozenset({role}))
+        for name, key, role in (("hq-new", anew, "maker"), ("hq-checker", SIGNERS["checker"], "checker"))
+    )
+    assert desk.begin(desk.stage.login("li")) == ["signer_gone"]
+    envelope = Envelope(ORDER, json.dumps(first.document()).encode()).signed(anew).signed(SIGNERS["checker"])
+    for _ in range(2):
+        desk.take(envelope.text.decode())
+    assert [row["signers"] for row in desk.rows("received")] == [
+        ["hq-maker", "hq-checker"],
+        ["hq-new", "hq-checker"],
+    ]
+    assert desk.waiting() == ["ORD-1"]
+    assert desk.begin(desk.stage.login("li")) == ["opened"]
+    assert desk.rows("opened")[0]["signers"] == ["hq-new", "hq-checker"]
 
 
 def test_an_order_that_has_expired_waits_no_longer(desk: Desk) -> None:

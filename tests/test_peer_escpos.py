@@ -30,12 +30,12 @@ def test_python_escpos_reads_the_simulated_printer(tmp_path: Path, line: str) ->
         wait("hwsim", lambda: (tmp_path / "control.sock").exists())
         where = str(port) if line == "tcp" else str(tmp_path / "atm1" / "printer1")
         for settings, online, paper, raw in (
-            (["paper=full"], True, 2, ["12", "12", "12", "12"]),
-            (["paper=low"], True, 1, ["12", "12", "12", "1e"]),
-            (["paper=out"], False, 0, ["1a", "32", "12", "7e"]),
-            (["paper=full", "cover=open"], False, 2, ["1a", "16", "12", "12"]),
-            (["cover=closed", "error=cutter"], False, 2, ["1a", "52", "1a", "12"]),
+            ({"paper": "full"}, True, 2, ["12", "12", "12", "12"]),
+            ({"paper": "low"}, True, 1, ["12", "12", "12", "1e"]),
+            ({"paper": "out"}, False, 0, ["1a", "32", "12", "7e"]),
+            ({"paper": "full", "cover": "open"}, False, 2, ["1a", "16", "12", "12"]),
+            ({"cover": "closed", "error": "cutter"}, False, 2, ["1a", "52", "1a", "12"]),
         ):
-            terminal.hwsim("set", "printer1", *settings)
+            terminal.act(device="printer1", set=settings)
             seen = json.loads(run_peer(SCRIPT, where))
             assert seen == [online, paper, raw if line == "pty" else []], settings

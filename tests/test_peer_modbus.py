@@ -90,7 +90,7 @@ def test_mbpoll_reads_the_simulated_panel_and_switches_a_coil(terminal: Site) ->
     assert mbpoll(terminal, "-t", "0", "-r", "0", "-c", "4", "")[0] == {0: 0, 1: 0, 2: 1, 3: 0}
     assert "Illegal data address" in mbpoll(terminal, "-t", "4", "-r", "99", "-c", "1", "")[1]
     assert "timed out" in mbpoll(terminal, "-a", "2", "-t", "1", "-r", "0", "-c", "1", "")[1]
-    terminal.hwsim("set", "panel1", "safe_door=closed")
+    terminal.act(device="panel1", set={"safe_door": "closed"})
     assert mbpoll(terminal, "-t", "1", "-r", "0", "-c", "1", "")[0] == {0: 0}
 
 

@@ -21,16 +21,16 @@ def test_nut_follows_the_simulated_ups(tmp_path: Path, driver: str) -> None:
             assert stranger.get("ups.status") == "OL"
             assert stranger.get("input.voltage") == "230.0"
             assert stranger.get("ups.load") == "14"
-            terminal.hwsim("set", "ups1", "mains=lost")
+            terminal.act(device="ups1", set={"mains": "lost"})
             wait("on battery", lambda: stranger.get("ups.status") == "OB")
-            terminal.hwsim("set", "ups1", "battery=low")
+            terminal.act(device="ups1", set={"battery": "low"})
             wait("low battery", lambda: stranger.get("ups.status") == "OB LB")
-            terminal.hwsim("set", "ups1", "mains=ok", "battery=ok")
+            terminal.act(device="ups1", set={"mains": "ok", "battery": "ok"})
             wait("on line", lambda: stranger.get("ups.status") == "OL")
             answer = stranger.command("test.battery.start.quick")
             assert "OK" in answer, answer
             wait("the self-test", lambda: "CAL" in stranger.get("ups.status"))
             wait("its end", lambda: stranger.get("ups.status") == "OL")
             if driver == "blazer_ser":  # nutdrv_qx reads alarms only every 30 s
-                terminal.hwsim("set", "ups1", "health=failed")
+                terminal.act(device="ups1", set={"health": "failed"})
                 wait("the failure", lambda: "selftest failed" in stranger.get("ups.alarm"))

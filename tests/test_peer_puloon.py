@@ -61,7 +61,7 @@ def test_puloon_dispenses_asks_for_the_last_result_and_purges(terminal: Site) ->
 
 
 def test_puloon_is_told_of_a_partial_delivery(terminal: Site) -> None:
-    terminal.hwsim("set", "dispenser1", "rejects=0")
+    terminal.act(device="dispenser1", set={"rejects": "0"})
     partial = ask(terminal, "dispense", 0, 0, 5)
     assert "Bill Pick Up Error" in partial["refused"]
     assert counts(partial) == [(0, 0), (0, 0), (2, 0), (0, 0)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.crypto.keepers import Machine, derived
+from agent.crypto.keepers import derived
 from agent.crypto.sealing import Mark, SecretStore
 from agent.crypto.secret import Secret
 from agent.crypto.tpm import Tpm
@@ -128,15 +128,6 @@ def test_a_store_is_made_anew_where_an_older_one_was_set_aside(path: Path, tpm: 
     path.rename(aside)
     assert create(path, tpm).mark == Mark("tpm2", 2)
     assert refused(lambda: opened(aside, tpm.tcti)) == "lost"
-
-
-def test_a_store_moves_up_to_a_chip(path: Path, tpm: Chip, tmp_path: Path) -> None:
-    machine = tmp_path / "machine-id"
-    machine.write_text("0123456789abcdef0123456789abcdef\n")
-    store = SecretStore.create(path, "t1", [Machine(tmp_path / "salt", machine)])
-    store.put("signing", Secret(SEED))
-    store.move(Tpm(tpm.tcti))
-    assert opened(path, tpm.tcti).mark == store.mark == Mark("tpm2", 3)
 
 
 def forms(secret: bytes) -> tuple[bytes, ...]:

@@ -4,6 +4,7 @@ they did, the signatures and the disk are real."""
 import math
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from agent.clock import Quality
 from agent.config import Config, parse
 from agent.crypto.signing import CONFIGURATION, TRUST, Envelope
 from agent.crypto.trust import Trust
-from agent.errors import PushRefused, StoreError
+from agent.errors import ControlError, PushRefused, StoreError
 from agent.fleet import Seen
 from agent.inforce import Begun, Pushed
 from agent.judging import DESIRED, SIGNERS, Judging
@@ -60,6 +61,7 @@ class Terminal:
         self.unheard: tuple[str, ...] = ()
         self.deaf, self.proven, self.fails = "", math.inf, ""
         self.starts = 0
+        self.busy: Callable[[], str] = str
         self.rows: list[dict[str, Any]] = []
         self.told: list[Reported] = []
         self.ended: list[Ended] = []
@@ -84,7 +86,7 @@ class Terminal:
             keep=lambda: True,
             applying=lambda push: self.reports.tell("applying", push),
             clock=self._clock,
-            busy=str,
+            busy=lambda: self.busy(),
             restart=self._restart,
             boot="boot-1",
         )
@@ -257,6 +259,54 @@ def test_whatever_goes_wrong_while_it_is_applied_takes_it_back(till: Terminal) -
     object.__setattr__(till.hands, "note", till._note)
     till.send(of(8))
     assert till.applying.push, "the next one can be tried"
+
+
+def test_no_ceremony_begins_once_a_push_has_asked_for_the_last_time_whether_one_has(till: Terminal) -> None:
+    till.judging, till.applying = till.desk._judging, till.desk._applying
+    asked: list[bool] = []
+
+    def busy() -> str:
+        asked.append(till.desk.is_trying)
+        return "keys are being loaded" if len(asked) == 2 else ""
+
+    till.busy = busy
+    digest = till.send(of(7))
+    assert asked == [False, True], "one that is opened between the two is seen, a later one is not opened"
+    assert till.said == ("waiting", "busy", 7, digest)
+    assert not till.desk.is_trying
+    assert not [row for row in till.rows if row["event"] in ("staged", "applying")]
+    till.judging.again()
+    assert till.said == ("applying", "", 7, digest)
+    assert till.applying.push
+
+
+def test_a_push_that_cannot_even_be_staged_leaves_nothing_behind_that_is_tried(
+    till: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    till.judging, till.applying = till.desk._judging, till.desk._applying
+
+    def broken(*args: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(till.shelf, "stage", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        till.send(of(7))
+    assert not till.desk.is_trying, "else no order could be opened any more"
+
+
+def test_nor_once_one_is_taken_back(till: Terminal) -> None:
+    till.commit(of(7))
+    asked: list[bool] = []
+
+    def busy() -> str:
+        asked.append(till.desk.is_trying)
+        return "keys are being loaded"
+
+    till.busy = busy
+    with pytest.raises(ControlError, match="keys are being loaded: end that first"):
+        till.desk._take_back("root", None)
+    assert asked == [True]
+    assert not till.desk.is_trying
 
 
 def test_a_broker_that_lets_nothing_be_heard_is_not_kept(till: Terminal) -> None:

@@ -6,10 +6,10 @@ import unicodedata
 import pytest
 
 from agent.crypto import receipts, steps
-from agent.crypto.orders import looks_like_key
 from agent.crypto.receipt_words import LABELS, REFUSALS
 from agent.crypto.steps import State
 from agent.errors import EnvelopeRefused
+from agent.pasted import like_a_key
 from tests.ceremonies import DIGEST, PEOPLE, SITE, WALL, Terminal, block_order, destroy_order, order
 from tests.receipted import CASES, HOUR, KEY, by_components, facts, facts_of, issued, kept
 
@@ -225,7 +225,7 @@ def test_no_line_looks_like_a_key_but_the_digests(name: str) -> None:
     for line in receipts.page(facts(name)).split("\n"):
         if not any(line.startswith(label) for label in named):
             assert not re.search("[0-9A-Fa-f]{11}", line)
-            assert not looks_like_key(line)
+            assert not like_a_key(line)
 
 
 def test_the_longest_names_and_hundreds_of_steps_stay_on_the_page() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.cli.credential import credential
+from agent.cli.options import Language
 from agent.crypto import keepers, sealing
 from agent.crypto.keepers import CREDENTIAL, Credential, Keeper, Machine, provision
 from agent.crypto.sealing import Mark, SecretStore
 from agent.crypto.secret import Secret
-from agent.errors import CryptoError, SealRefused
+from agent.errors import ControlError, CryptoError, SealRefused
 from tests.strangers import chip
 
 SEED = b"not a seed of any terminal, 32 b"
@@ -42,6 +45,17 @@ class Place:
         return SecretStore.open(self.path, "t1", [*others, self.credential, self.file], expected)
 
 
+HEAD = '{"format": "tillwire-sealed/1", "terminal": "t1", "generation": 2, "count": 1, '
+OF_BEFORE = {
+    "file": HEAD + '"level": "file", "kept": {}, "nonce": "ACNm6de+9nhSYnR5", "sealed": "aSysu+VR+at36bpLkHH8cFAjKb'
+    'GJi2Aa5e/23AD8N63Ukz19cj23p9GMy+5DlpO3Um2RQmJb6GNfAg=="}',
+    "credential": HEAD + '"level": "credential", "kept": {"salt": "K9YK+4WJ33Wve8XpRdS0bTgeWR5KTIqqvFsoj/ijgr4="}, '
+    '"nonce": "EmxkwvUrffuc6Fyc", "sealed": "/GuGbF7ogv3IjSb1Tojv5pJofXClIDGgKiC1wJ2CMh23rm7YM9j1I0uUUnptJ4SYr3cl/'
+    'AfwGBkNsA=="}',
+}
+"""Files as the first version of this format wrote them."""
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
@@ -65,13 +79,19 @@ def test_what_is_put_is_there_again_and_not_in_the_file(place: Place, level: str
         assert again.names() == ("signing", "tls.key")
         assert again.get("signing") == Secret(SEED)
         assert again.get("tls.key") == Secret(b"\x00" * 5000)
-        again.remove("tls.key")
-        assert again.names() == ("signing",)
     text = place.path.read_bytes()
     for form in (SEED, SEED.hex().encode(), SEED.hex().upper().encode(), base64.b64encode(SEED), b"signing"):
         assert form not in text
     assert place.path.stat().st_mode & 0o777 == 0o600
-    assert refused(lambda: place.open().get("tls.key")) == "missing"
+    assert refused(lambda: place.open().get("tls.crt")) == "missing"
+
+
+@pytest.mark.parametrize("level", OF_BEFORE)
+def test_a_file_of_an_earlier_version_opens(place: Place, level: str) -> None:
+    place.path.write_text(OF_BEFORE[level])
+    place.salt.write_bytes(bytes(range(32)))
+    place.salt.chmod(0o600)
+    assert place.open(expected=Mark(level, 2)).get("signing") == Secret(SEED)
 
 
 def test_a_store_is_made_once_and_opened_only_where_it_is(place: Place) -> None:
@@ -215,30 +235,6 @@ def test_a_file_of_a_lower_level_is_told_by_the_mark_that_is_remembered(place: P
     assert refused(lambda: place.open(expected=store.mark)) == "lowered"
 
 
-def test_a_level_falls_only_when_a_person_says_so(place: Place) -> None:
-    store = place.create(place.file)
-    assert refused(lambda: store.move(place.file)) == "exists"
-    store.move(place.credential)
-    assert store.mark == Mark("credential", 3)
-    assert place.open(expected=store.mark).get("signing") == Secret(SEED)
-    assert refused(lambda: store.move(place.file)) == "lowered"
-    assert place.open().mark == store.mark
-    store.move(place.file, lower=True)
-    assert place.open().mark == Mark("file", 4)
-
-
-def test_moving_to_a_keeper_that_fails_leaves_all_as_it_was(place: Place) -> None:
-    store = place.create(place.file)
-    assert refused(lambda: store.move(Credential(None))) == "lost"
-    beside = place.path.with_name("secrets.new")
-    beside.mkdir()
-    assert refused(lambda: store.move(place.credential)) == "unwritten"
-    assert store.mark == Mark("file", 2)
-    beside.rmdir()
-    store.put("signing", Secret(bytes(32)))
-    assert place.open().get("signing") == Secret(bytes(32))
-
-
 def test_what_a_power_cut_left_beside_the_file_is_in_nobody_s_way(place: Place) -> None:
     store = place.create(place.credential)
     beside = place.path.with_name("secrets.new")
@@ -255,20 +251,6 @@ def test_a_write_that_fails_changes_nothing(place: Place) -> None:
     assert refused(lambda: store.put("signing", Secret(bytes(32)))) == "unwritten"
     assert store.get("signing") == Secret(SEED)
     assert place.open().mark == store.mark == Mark("credential", 2)
-
-
-class Cut(Credential):
-    """The power goes after the file was written."""
-
-    def step(self, key: Secret) -> None:
-        raise SystemExit
-
-
-def test_a_move_that_was_written_is_not_taken_back(place: Place) -> None:
-    store = place.create(place.file)
-    with pytest.raises(SystemExit):
-        store.move(Cut(place.given))
-    assert store.mark == place.open().mark == Mark("credential", 3)
 
 
 def test_no_more_is_written_than_is_read_again(place: Place) -> None:
@@ -336,6 +318,47 @@ def test_a_credential_that_systemd_creds_made_keeps_a_store(place: Place, tmp_pa
     assert place.open().get("signing") == Secret(SEED)
     assert (place.given / CREDENTIAL).read_bytes() not in base64.b64decode((tmp_path / "sealed").read_bytes())
     assert refused(lambda: provision(tmp_path / "sealed")) == "exists"
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The configuration of an agent that was not started yet, and who reads it is root."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    path = tmp_path / "terminal.toml"
+    path.write_text('[terminal]\nid = "t1"\norg = "bank"\ndata = "data"\n')
+    return path
+
+
+@pytest.mark.peer("systemd")
+@pytest.mark.usefixtures("host_key")
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_root_makes_the_credential_by_command_and_is_told_the_line_of_the_unit(
+    installed: Path, tmp_path: Path, lang: Language, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = tmp_path / "seal.cred"
+    credential(made, lang=lang, config=installed)
+    shown = capsys.readouterr().out
+    assert f"\n  LoadCredentialEncrypted={CREDENTIAL}:{made}\n" in shown
+    assert ("首次启动前" if lang == "zh" else "before its first start") in shown
+    assert made.exists()
+
+
+def test_no_credential_is_made_that_nobody_would_take(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, sealed = tmp_path / "seal.cred", tmp_path / "data" / sealing.FILE
+    sealed.parent.mkdir()
+    sealed.write_text("whatever its level")
+    with pytest.raises(ControlError, match="would not take another credential"):
+        credential(made, lang="en", config=installed)
+    sealed.unlink()
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SealRefused, match="systemd-creds is missing"):
+        credential(made, config=installed)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(ControlError, match="只有root"):
+        credential(made, lang="zh", config=installed)
+    assert not made.exists()
 
 
 @pytest.mark.peer("systemd", "swtpm", "tpm2-tools")

@@ -1,6 +1,7 @@
 """The daemon: threads that die are started again and said; bad beginnings are one sentence and an exit code."""
 
 import ctypes
+import json
 import os
 import resource
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from agent.inforce import begin
 from agent.schema import PAGE
 from agent.service import Service
+from agent.store import Reader
 from tests.whole import Site, site, wait
 
 UPS = '\n[devices.ups1]\nkind = "ups"\nport = "./atm1/ups1"\n'
@@ -52,7 +55,7 @@ def test_a_thread_that_dies_is_started_again_and_is_a_row(tmp_path: Path, name: 
             wait("its death", lambda: not victim.is_alive())
             wait("another", lambda: threads(name))
             wait("the row", lambda: terminal.rows("thread", name=name))
-            terminal.hwsim("set", "ups1", "mains=lost")
+            terminal.act(device="ups1", set={"mains": "lost"})
             wait("a change", lambda: terminal.rows("change", point="mains", value="lost"))
         finally:
             service.stop.set()
@@ -126,19 +129,24 @@ def test_damage_while_running_is_survived(tmp_path: Path) -> None:
             file.write(os.urandom(40_000))
         answer = terminal.ask(do="ledger", tail=100)
         assert "damaged" in answer.get("error", ""), answer
-        terminal.hwsim("set", "ups1", "mains=lost")
+        terminal.act(device="ups1", set={"mains": "lost"})
         wait("the new ledger", lambda: terminal.rows("store"))
         wait("the state", lambda: terminal.published("ups1", "mains") == "lost")
         assert terminal.tillwire("ledger", "verify").returncode == 0
 
 
 @pytest.mark.parametrize("what", ["no broker", "no devices", "no port"])
-def test_a_stop_is_quick_whatever_is_missing(tmp_path: Path, what: str) -> None:
+def test_a_stop_is_quick_and_tells_what_was_only_counted_whatever_is_missing(tmp_path: Path, what: str) -> None:
     with site(tmp_path, devices="" if what == "no devices" else UPS, fleet=FLEET) as terminal:
         terminal.start("agent")
         wait("the agent", lambda: (tmp_path / "tw.sock").exists())
+        for _ in range(3):
+            terminal.ask(do="accounts", act="password", name="nobody", old="a", new="b")
         assert terminal.end("agent") == 0
         assert not (tmp_path / "tw.sock").exists()
+    with closing(Reader(tmp_path / "data/store.db")) as reader:
+        rows = [json.loads(row) for _, row, _ in reader.rows(0, 100)]
+    assert [row["count"] for row in rows if row["kind"] == "account"] == [1, 2]
 
 
 @pytest.mark.peer("mosquitto")
@@ -151,7 +159,7 @@ def test_when_nothing_can_be_stored_the_present_is_shown_and_published_and_all_r
         agent = terminal.process("agent")
         _, most = resource.prlimit(agent, resource.RLIMIT_FSIZE)
         resource.prlimit(agent, resource.RLIMIT_FSIZE, (1, most))
-        terminal.hwsim("set", "ups1", "mains=lost")
+        terminal.act(device="ups1", set={"mains": "lost"})
         told = wait("the trouble", lambda: terminal.ask(do="devices")["trouble"])
         assert "nothing can be stored" in told
         wait("the present on site", lambda: terminal.shown("ups1", "mains") == "lost")
@@ -172,7 +180,7 @@ def test_when_nothing_can_be_stored_the_present_is_shown_and_published_and_all_r
 def test_a_device_that_is_taken_out_of_the_configuration_leaves_nothing_behind(tmp_path: Path) -> None:
     with site(tmp_path, devices=UPS, fleet=FLEET) as terminal:
         terminal.start_all()
-        terminal.hwsim("set", "ups1", "health=failed")
+        terminal.act(device="ups1", set={"health": "failed"})
         wait("the fault", lambda: terminal.rows("fault.raised", device="ups1"))
         wait("the state", lambda: "ATM-0001/ups1" in terminal.account.states)
         terminal.end("agent")

@@ -178,6 +178,11 @@ def test_no_changed_character_is_accepted() -> None:
                 refused(changed)
 
 
+def test_no_repr_shows_what_was_signed() -> None:
+    text = sealed("ann", "bob")
+    assert "slot" not in repr(Envelope.read(text)) + repr(accept(text, RULE, KEYRING))
+
+
 def test_nobody_signs_twice_with_one_key() -> None:
     with pytest.raises(EnvelopeRefused) as caught:
         Envelope.read(sealed("ann")).signed(KEYS["ann"])
@@ -263,6 +268,20 @@ def test_the_list_of_small_orders_holds_all_eight_points() -> None:
         assert point == (0, 1)
 
 
+def spki(raw: bytes) -> str:
+    """Any 32 bytes in the PEM file of a public key, in which keys come in everywhere (RFC 8410, 4)."""
+    der = base64.b64encode(bytes.fromhex("302A300506032B6570032100") + raw).decode()
+    return f"-----BEGIN PUBLIC KEY-----\n{der}\n-----END PUBLIC KEY-----\n"
+
+
+def test_no_file_brings_in_a_key_that_is_refused_as_bytes() -> None:
+    assert PublicKey.from_pem(spki(KEYS["ann"].public.raw)) == KEYS["ann"].public
+    for y in (*ed25519.SMALL_ORDER, *range(ed25519.P, 2**255)):
+        for sign in (0, 1):
+            with pytest.raises(KeyRefused):
+                PublicKey.from_pem(spki((y | sign << 255).to_bytes(32, "little")))
+
+
 @pytest.mark.parametrize("sign", [0, 1])
 @pytest.mark.parametrize("y", sorted(ed25519.SMALL_ORDER))
 def test_a_public_key_of_small_order_is_refused(y: int, sign: int) -> None:
@@ -282,9 +301,10 @@ def test_what_is_no_key_is_refused() -> None:
         with pytest.raises(KeyRefused):
             PublicKey(raw)
     for text in ("", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "x" * 50):
-        with pytest.raises(KeyRefused):
+        with pytest.raises(KeyRefused, match="give its whole file") as caught:
             PublicKey.from_pem(text)
-        with pytest.raises(KeyRefused):
+        assert "passphrase" not in str(caught.value), "a public key has none"
+        with pytest.raises(KeyRefused, match="or the passphrase is wrong"):
             SigningKey.from_pem(text)
     with pytest.raises(KeyRefused, match="32 bytes"):
         SigningKey(Secret(bytes(31)))

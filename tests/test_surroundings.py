@@ -53,15 +53,16 @@ def test_a_door_that_was_not_heard_for_its_time_is_not_known_to_be_closed() -> N
     lasts = lookup("operator_switch").max_age
     assert found.stands("maintenance", 100.0 + lasts)
     assert not found.stands("maintenance", 100.1 + lasts)
-    assert "panel1.operator_switch is unknown and must be maintenance" in found.lacking(100.1 + lasts)
+    lacking = [words.en for words in found.lacking(100.1 + lasts)]
+    assert "panel1.operator_switch is unknown and must be maintenance" in lacking
 
 
 def test_what_is_lacking_is_told_with_what_it_must_be() -> None:
     found = watched(("panel1", "safe_door", "open"), ("panel1", "operator_switch", "maintenance"))
     assert found.lacking(100.0) == [
-        "panel1.safe_door is open and must be closed",
-        "panel2.cabinet_door is unknown and must be locked",
-        "epp1.epp.state is unknown and must be ready",
+        ("panel1.safe_door is open and must be closed", "panel1.safe_door现为open，须为closed"),
+        ("panel2.cabinet_door is unknown and must be locked", "panel2.cabinet_door状态不明，须为locked"),
+        ("epp1.epp.state is unknown and must be ready", "epp1.epp.state状态不明，须为ready"),
     ]
 
 

@@ -3,7 +3,6 @@
 Passwords are typed at the terminal, twice, and are never words of a command.
 """
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +12,7 @@ from agent.cli import asking, keyviews, printing
 from agent.cli.keytexts import said
 from agent.cli.moving import Moving, at_keyboard
 from agent.cli.options import ConfigFile, Json, Lang, Language, Socket, language
+from agent.timepiece import wall_ms
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,7 +36,7 @@ def list_(
 ) -> None:
     """Show the people: role, custodian group, and whether they may log in."""
     found = asking.ask_once(asking.find_socket(socket, config), {"do": "accounts", "act": "list"})
-    spoken, now = language(lang), time.time_ns() // 1_000_000
+    spoken, now = language(lang), wall_ms()
     printing.show(found, lambda known: _people(known, now, spoken), as_json)
 
 
@@ -124,7 +124,7 @@ def _show(answer: dict[str, Any], then: str, typed: str, lang: Language, as_json
     def view(found: dict[str, Any]) -> "RenderableType":
         from rich.console import Group
 
-        return Group(printing.cell(found["done"]), keyviews.note(then, typed, lang))
+        return Group(printing.cell(found["done"][lang]), keyviews.note(then, typed, lang))
 
     printing.show(answer, view, as_json)
 
@@ -137,4 +137,4 @@ def _people(known: dict[str, Any], now: int, lang: Language) -> "RenderableType"
         if known["accounts"]
         else ("first_account", "tillwire accounts add NAME")
     )
-    return Group(keyviews.people(known["accounts"], now), keyviews.note(said(then[0], lang), then[1], lang))
+    return Group(keyviews.people(known["accounts"], now, lang), keyviews.note(said(then[0], lang), then[1], lang))

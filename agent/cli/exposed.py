@@ -6,27 +6,21 @@ traceback, not in what the agent is told.
 """
 
 import os
-import re
 import sys
 import termios
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from string import hexdigits
 
 from agent.cli import asking
-from agent.crypto.orders import LONGEST_HEX, looks_like_key
 from agent.errors import ControlError, TillwireError
+from agent.pasted import like_a_key, like_a_part
 
-KEY = 16
-"""Hex digits of the shortest key, or component."""
 PATIENCE = 10.0
 """Seconds to wait for the agent: the people must be told in any case."""
+KEY_ROOM = "keyroom"
 GUARDED = frozenset({"keys", "accounts"})
-_ROW = re.compile(rf"[0-9A-Fa-f]{{{LONGEST_HEX + 1},}}")
-_WORD = re.compile(r"[^\W_]+")
-_HEX_WORD = re.compile(r"(?:0x)?([0-9a-f]+)", re.I)
-_DIGEST = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{64}(?![0-9A-Za-z])")
+OTHERS = frozenset({"config", "devices", "diagnose", "ledger", "perform", "probe", "push", "watch"})
+"""Commands at which nobody has a component in the hand; ports, files and digests may look like one."""
 
 KNOWS = (
     "The agent has noted it, without its value; a ceremony that was running is stopped.",
@@ -47,38 +41,18 @@ class Exposed(ControlError):
     """Somebody gave a component to a command; the agent was told, if it answers."""
 
 
-def is_exposed(text: str) -> bool:
-    """Whether a text may hold a key or a component.
-
-    That is: more than 10 hex digits in a row, or 16 when all are decimal, because a host's reference number may
-    have 12 (the agent refuses it, and spoils nothing); 16 or more in equal groups (`looks_like_key`); 16 or more in
-    words that are nothing but hex digits, whatever stands between them, and in what is glued to the first and last.
-    """
-    plain = unicodedata.normalize("NFKC", text)
-    rows = _ROW.findall(plain)
-    if any(len(row) >= KEY or not row.isdecimal() for row in rows) or looks_like_key(plain):
-        return True
-    digits = 0
-    for word in _WORD.findall(plain):
-        found = _HEX_WORD.fullmatch(word)
-        before = len(found[1]) if found else len(word) - len(word.lstrip(hexdigits))
-        if digits + before >= KEY:
-            return True
-        digits = digits + before if found else len(word) - len(word.rstrip(hexdigits))
-    return False
-
-
-def is_exposed_file(text: str) -> bool:
-    """The same for a file that should be an order: a SHA-256 may stand in it, nothing else of that kind."""
-    return looks_like_key(_DIGEST.sub(" . ", text))
-
-
 def guard(words: Sequence[str]) -> None:
-    """Raise Exposed when a component stands in the words of a command about keys or accounts.
+    """Raise Exposed when a component stands in the words of a command about keys or accounts, in the key room, or
+    where no command is.
 
     To be called before anything parses them: a parser repeats the word that it does not like.
     """
-    if GUARDED & set(words) and is_exposed(" ".join(words)):
+    given, text = set(words), " ".join(words)
+    if words[:1] == [KEY_ROOM]:
+        if like_a_key(text):  # the serial number of an EPP may be like a part
+            _hide_words()
+            raise Exposed("\n".join(SPOILED), 3)
+    elif (GUARDED & given or not OTHERS & given) and like_a_part(text):
         socket, config = _given(words, "--socket"), _given(words, "--config")
         _hide_words()
         raise declared("argv", socket, config)
@@ -103,7 +77,7 @@ def _given(words: Sequence[str], option: str) -> Path | None:
     for word, after in zip(words, [*words[1:], ""], strict=True):
         name, equals, text = word.partition("=")
         path = text if equals else after
-        if name == option and path and not is_exposed(path):
+        if name == option and path and not like_a_part(path):
             return Path(path)
     return None
 

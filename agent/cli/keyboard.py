@@ -20,11 +20,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from agent.cli import printing
-from agent.cli.exposed import Exposed, is_exposed
+from agent.cli.exposed import Exposed
 from agent.cli.keytexts import said
 from agent.cli.options import Language
 from agent.crypto.secret import wipe
 from agent.errors import ControlError
+from agent.pasted import like_a_part
 
 IDLE = 300.0
 """Seconds after which an unanswered question ends the command."""
@@ -57,9 +58,7 @@ class Keyboard:
         try:
             tty = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError:
-            raise ControlError(
-                "there is no terminal to type at: run this by hand, in a terminal of your own"
-            ) from None
+            raise ControlError(said("no_terminal", lang)) from None
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a password is in this process
         try:
             with _silent(tty):
@@ -127,8 +126,8 @@ class Keyboard:
             question = ">"
         prompt = printing.plain(question).encode(errors="replace") + b" "
         typed, drawn, overlong = bytearray(), "", False
-        self._write(prompt)
         try:
+            self._write(prompt)
             while (key := self._key()) not in ENTER:
                 if key in BACK:
                     _drop_last(typed)
@@ -146,8 +145,11 @@ class Keyboard:
             self._write(b"\n")
             self._take_pasted(typed)
             if overlong:
-                raise ControlError(f"an answer has at most {LONGEST} characters: nothing was sent", 2)
+                raise ControlError(said("too_long", self._lang, longest=LONGEST), 2)
             return answer.strip() if seen else answer
+        except KeyboardInterrupt:
+            self._write(b"\n")  # what is said next stands on a line of its own
+            raise
         finally:
             wipe(typed)
 
@@ -185,7 +187,7 @@ class Keyboard:
     def _look_at(self, typed: bytearray) -> bool:
         """Raise Exposed when what was typed so far may be a component; not even its beginning stays on the line.
         Of what is too long for an answer the older half is dropped; whether it was."""
-        if is_exposed(_text(typed)):
+        if like_a_part(_text(typed)):
             wipe(typed)
             termios.tcflush(self._tty, termios.TCIFLUSH)
             self._write(REDRAW)
@@ -201,13 +203,13 @@ class Keyboard:
     def _key(self) -> bytes:
         ready, _, _ = select.select([self._tty], [], [], self._patience)
         if not ready:
-            raise ControlError("nobody answered for too long: nothing was sent, run the command again")
+            raise ControlError(said("too_late", self._lang))
         try:
             key = os.read(self._tty, 1)
         except OSError:
             key = b""
         if not key:
-            raise ControlError("the terminal was closed: nothing was sent")
+            raise ControlError(said("terminal_closed", self._lang))
         return key
 
     def _write(self, data: bytes) -> None:

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.cli.exposed import declared, is_exposed_file
+from agent.cli.exposed import declared
 from agent.crypto.phrases import REFUSALS
 from agent.errors import BlockRefused, ControlError, EnvelopeRefused
+from agent.pasted import holds_a_key
 
 LARGEST = 200_000
 """Bytes of a file; a signed order of the largest size is smaller."""
@@ -21,12 +22,15 @@ RECEIPT_BLOCK = "-----BEGIN"
 
 def order(file: Path, socket: Path) -> str:
     """The text of a signed order. Raises Exposed, EnvelopeRefused or ControlError; none repeats any of it."""
+    from agent.crypto.receipts import BEGIN
     from agent.crypto.signing import Envelope
 
     text = _read(file).decode("utf-8", errors="replace")
     try:
         Envelope.read(text.strip().encode())
     except EnvelopeRefused:
+        if BEGIN in text:  # its hashes look like keys
+            raise ControlError("this is a receipt and no order: give the order, as it came signed", 2) from None
         if _is_block(text):
             raise ControlError(
                 "this is a key block and no order: `tillwire keys part --block FILE`, once its order asks for it", 2
@@ -106,5 +110,5 @@ def _is_block(text: str) -> bool:
 
 
 def _refuse_component(text: str, socket: Path) -> None:
-    if is_exposed_file(text):
+    if holds_a_key(text):
         raise declared("file", socket) from None

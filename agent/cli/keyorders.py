@@ -7,19 +7,26 @@ kept under a passphrase; a terminal carries out nothing else.
 import json
 import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from agent.cli import printing
+from agent.cli import printing, wording
 from agent.cli.options import Json
 from agent.errors import ControlError, CryptoError
+from agent.timepiece import wall_ms
 
 DAY_MS = 86_400_000
 LEAST_PASSPHRASE = 12
+TIMES = ("applied", "not_before", "not_after")
+NEXT = {
+    1: "the second person looks at it and signs:"
+    " `tillwire keyroom sign SIGNED --key THEIRS.pem --signed-by YOURS.pub`",
+    2: "carry it to the terminal: `tillwire keys order SIGNED`",
+}
+"""By the number of signatures: what becomes of a signed order."""
 FROM_BLOCK = ("under", "usage", "mode", "algorithm", "exportability", "digits")
 
 
@@ -50,7 +57,7 @@ def order(
     from agent.crypto.signing import ORDER, Envelope
 
     made = _json(record)
-    now = time.time_ns() // 1_000_000
+    now = wall_ms()
     fields: dict[str, Any] = {
         "format": FORMAT,
         "id": id_,
@@ -87,6 +94,7 @@ def order(
         raise typer.BadParameter(f"no order can be made of this: {error}") from error
     payload = json.dumps(checked.document(), sort_keys=True, separators=(",", ":")).encode()
     printing.line(Envelope(ORDER, payload).text.decode())
+    printing.say("next: two people look at it and sign, each with `tillwire keyroom sign ORDER --key THEIRS.pem`")
 
 
 def signer(
@@ -98,7 +106,10 @@ def signer(
     from agent.crypto.ed25519 import SigningKey
 
     table = Table.open()
-    with table.hidden("a passphrase for it:") as phrase, table.hidden("once more:") as again:
+    with (
+        table.hidden(f"a passphrase for it, {LEAST_PASSPHRASE} characters or more:") as phrase,
+        table.hidden("once more:") as again,
+    ):
         if phrase != again or len(phrase) < LEAST_PASSPHRASE:
             raise ControlError(
                 f"the passphrase is too short ({LEAST_PASSPHRASE} at the least), or the two differ", 2
@@ -113,6 +124,7 @@ def signer(
         file.write(text)
     table.say(f"key id {key.public.id}")
     printing.line({"id": key.public.id, "pem": key.public.pem} if as_json else key.public.pem.rstrip())
+    table.say("next: the public key goes into the terminals' file of signers; the key id is compared by telephone")
 
 
 def sign(
@@ -145,12 +157,14 @@ def sign(
         raise ControlError(f"{order_file} holds no order: ask its maker for the original", 2) from None
     table = Table.open()
     for name, content in found.document().items():
-        table.say(printing.plain(f"  {name:14}{_told(content)}"))
+        told = wording.clock(content) if name in TIMES and content else _told(content)
+        table.say(printing.plain(f"  {name:14}{told}"))
     if not table.agreed("Is this what was asked for, and do you sign it?"):
         raise ControlError("not signed", 1)
     with table.hidden("your passphrase:") as phrase:
         signed = envelope.signed(SigningKey.from_pem(_bytes(key).decode("ascii", "replace"), phrase))
     sys.stdout.write(signed.text.decode() + "\n")
+    table.say(f"next: {NEXT[min(len(signed.signatures), 2)]}")
 
 
 def _told(content: Any) -> str:

@@ -5,7 +5,6 @@ values are compared with paper, and at the end there is a record without a secre
 """
 
 import re
-import sys
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,14 +64,6 @@ Expect = Annotated[
 ]
 Terminal = Annotated[str, typer.Option(callback=_name, help="The terminal that the key is for.")]
 Slot = Annotated[str, typer.Option(callback=_name, help="The key's name or slot there, such as TMK.")]
-
-
-@app.callback()
-def _group() -> None:
-    """Clear keys, by two people at a stand-alone machine; never on a terminal."""
-    from agent.crypto.enclosure import refuse_components
-
-    refuse_components(sys.argv[1:])
 
 
 def _sitting(act: str, drill: bool, as_json: bool) -> "AbstractContextManager[Sitting]":

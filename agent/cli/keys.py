@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli import asking, keyfiles, keyviews, printing
+from agent.cli import asking, credential, keyfiles, keyviews, printing
 from agent.cli.keytexts import LOOK, said
 from agent.cli.moving import STOPPED, Moving, at_keyboard, followed, step_now
 from agent.cli.options import ConfigFile, Json, Lang, Language, Socket, language
@@ -26,6 +26,7 @@ app = typer.Typer(
     help="Keys of this terminal's EPP: orders, ceremonies, receipts. No key or component is ever typed here.",
     no_args_is_help=True,
 )
+credential.join(app)
 
 METHODS = ("echo", "sign_on", "mac")
 Person = Annotated[
@@ -187,23 +188,32 @@ def abort(
 
 @app.command(epilog="Example: tillwire keys destroy --person li")
 def destroy(
+    order: Annotated[
+        str,
+        typer.Argument(help="The order's id; not needed when the papers of only one are due.", show_default=False),
+    ] = "",
     person: Person = "",
     as_json: Json = False,
     lang: Lang = None,
     socket: Socket = None,
     config: ConfigFile = None,
 ) -> None:
-    """Sign that the papers and files of the order are destroyed. Two people do, one after the other."""
+    """Sign that the papers and files of the order are destroyed. Two people do, one after the other.
+
+    Who does not come within 30 minutes can still sign when another order is carried out already.
+    """
     with at_keyboard(socket, config, language(lang)) as moving:
         keys = asking.ask_once(moving.path, {"do": "keys", "act": "status"})["keys"]
-        if keys["state"] != "destroy":
+        due = [*([keys["order"]] if keys["state"] == "destroy" else []), *keys["papers"]]
+        due = [document for document in due if order in ("", document["id"])]
+        if not due:
             raise ControlError(f"{_in(REFUSALS['not_now'], moving.lang)}: {keys['step'][moving.lang]}", 1)
         login = moving.login(person)
-        document, lang_of = keys["order"], moving.lang
+        document, lang_of = due[0], moving.lang
         moving.keyboard.say(said("papers", lang_of, order=document["id"], papers=_papers(document, lang_of)))
         if not moving.keyboard.agreed(said("destroyed", lang_of)):
             raise ControlError(said("not_signed", lang_of), 1)
-        result = moving.move("sign", **login)
+        result = moving.move("sign", order=document["id"], **login)
     _end(result, moving.lang, as_json)
 
 
@@ -244,10 +254,11 @@ def receipt(
     if to is not None:
         keyfiles.keep(given["receipt"], to)
     _show_page(given, keyfiles.page(given["receipt"]), as_json)
-    if to is not None:
-        printing.say(said("kept", spoken, file=to))
+    printing.say(said("page_alone", spoken) if to is None else said("kept", spoken, file=to))
     now = step_now(path)
-    printing.say(f"{said('next', spoken)}: {now['step'][spoken]}\n  {keyviews.next_command(now)}")
+    # Of an order that was stopped the receipt was all that was left to print.
+    typed = keyviews.next_command({**now, "state": "idle"} if now["state"] == "aborted" else now)
+    printing.say(f"{said('next', spoken)}: {now['step'][spoken]}\n  {typed}")
 
 
 @app.command(name="signed-on", epilog="Example: tillwire keys signed-on")
@@ -265,7 +276,7 @@ def signed_on(
 
 def _prove(moving: Moving, person: str, result: dict[str, Any]) -> dict[str, Any]:
     """Ask what the host says of the key, and tell the agent; the result as it was when nobody knows yet."""
-    from agent.crypto.orders import is_name
+    from agent.pasted import is_name
 
     keyboard, lang = moving.keyboard, moving.lang
     keyboard.say(result["step"][lang])

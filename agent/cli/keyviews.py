@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.cli import wording
-from agent.cli.keytexts import command, said
+from agent.cli.keytexts import command, said, state, worded
 from agent.cli.options import Language
 from agent.cli.printing import cell
+from agent.crypto.phrases import Words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,28 +18,31 @@ Facts = Mapping[str, Any]
 ENDED = 5
 """Ended ceremonies that are shown, the newest last."""
 SERVICE_STYLES = {"ok": "green", "ceremony": "bold yellow"}
-ORDER_FIELDS = (
-    ("order", "id"),
-    ("kind", "kind"),
-    ("terminal", "terminal"),
-    ("EPP", "epp_serial"),
-    ("slot", "slot"),
-    ("check value", "kcv"),
-    ("method", "method"),
-    ("usage", "usage"),
-    ("algorithm", "algorithm"),
-    ("mode", "mode"),
-    ("exportability", "exportability"),
-    ("hex digits", "digits"),
-    ("version", "version"),
-    ("under", "under"),
-    ("form", "form"),
-    ("block, SHA-256", "block"),
-    ("replaces", "replaces"),
-    ("compromised", "compromised"),
-    ("exceptions", "exceptions"),
-    ("hierarchy", "hierarchy"),
-)
+ORDER_FIELDS = {
+    "id": Words("order", "指令"),
+    "kind": Words("kind", "类别"),
+    "terminal": Words("terminal", "终端"),
+    "epp_serial": Words("EPP", "密码键盘"),
+    "slot": Words("slot", "密钥槽"),
+    "kcv": Words("check value", "校验值"),
+    "method": Words("method", "方式"),
+    "usage": Words("usage", "用途"),
+    "algorithm": Words("algorithm", "算法"),
+    "mode": Words("mode", "使用模式"),
+    "exportability": Words("exportability", "导出"),
+    "digits": Words("hex digits", "十六进制位数"),
+    "version": Words("version", "版本"),
+    "under": Words("under", "保护密钥"),
+    "form": Words("form", "形式"),
+    "block": Words("block, SHA-256", "密钥块SHA-256"),
+    "replaces": Words("replaces", "替换"),
+    "compromised": Words("compromised", "疑似泄露"),
+    "exceptions": Words("exceptions", "例外"),
+    "hierarchy": Words("hierarchy", "密钥体系"),
+}
+"""What an order says of its key, and what it is called: people compare it with the paper."""
+_WORDS = frozenset({"kind", "method", "hierarchy"})
+"""Those of them that hold words, and no names."""
 
 
 def step(result: Facts, lang: Language) -> "RenderableType":
@@ -66,16 +70,21 @@ def status(keys: Facts, lang: Language) -> "RenderableType":
     from rich.console import Group
 
     waiting = [order["order"] for order in keys["orders"]]
-    parts: list[RenderableType] = [step({**keys, "waiting": waiting}, lang), "", _place(keys), *_ceremony(keys)]
+    parts: list[RenderableType] = [
+        step({**keys, "waiting": waiting}, lang),
+        "",
+        _place(keys, lang),
+        *_ceremony(keys, lang),
+    ]
     if keys["slots"]:
-        parts += ["", _slots(keys["slots"])]
+        parts += ["", _slots(keys["slots"], lang)]
     for found in keys["findings"]:
-        style, mark = ("bold red", "CRITICAL ") if found["critical"] else ("yellow", "")
-        parts.append(cell(f"{mark}{found[lang]}", style))
+        critical = said("critical", lang, what=found[lang])
+        parts.append(cell(critical, "bold red") if found["critical"] else cell(found[lang], "yellow"))
     if keys["orders"]:
-        parts += ["", _orders(keys["orders"])]
+        parts += ["", _orders(keys["orders"], lang)]
     if keys["ended"]:
-        parts += ["", _ended(keys["ended"][-ENDED:])]
+        parts += ["", _ended(keys["ended"][-ENDED:], lang)]
     return Group(*parts)
 
 
@@ -91,73 +100,86 @@ def order(taken: Facts, lang: Language) -> "RenderableType":
 
     document = taken["order"]
     table = _pairs()
-    for name, field in ORDER_FIELDS:
+    for field, name in ORDER_FIELDS.items():
         if content := document.get(field):
-            table.add_row(name, cell(", ".join(content) if isinstance(content, list) else content))
+            table.add_row(getattr(name, lang), cell(_content(field, content, lang)))
     for part in document.get("parts", ()):
-        table.add_row(
-            "component", cell(f"envelope {part['envelope']}, check value {part['kcv']}, group {part['group']}")
-        )
-    table.add_row("valid", f"{wording.clock(document['not_before'])} to {wording.clock(document['not_after'])}")
-    table.add_row("signed by", cell(", ".join(taken["signers"])))
+        table.add_row(said("component", lang), cell(said("envelope", lang, **part)))
+    begin, end = (wording.clock(document[name]) for name in ("not_before", "not_after"))
+    table.add_row(said("valid", lang), said("from_to", lang, begin=begin, end=end))
+    table.add_row(said("signed_by", lang), cell(", ".join(taken["signers"])))
     if taken.get("already"):
-        table.add_row("", "it came before; nothing was changed")
+        table.add_row("", said("came_before", lang))
     return Group(table, "", step(taken, lang))
 
 
-def people(found: Iterable[Facts], now: int) -> "RenderableType":
+def people(found: Iterable[Facts], now: int, lang: Language) -> "RenderableType":
     """The accounts of a terminal. now: wall clock in ms."""
-    table = _columns("name", "role", "group", "")
+    table = _columns(lang, "who", "role", "group", "")
     for person in found:
         locked = person["locked"] > now
-        state = f"locked until {wording.clock(person['locked'])}" if locked else ""
-        state = state or ("must change the first password" if person["fresh"] else "")
-        table.add_row(
-            cell(person["name"], "bold"), cell(person["role"]), cell(person["group"]), cell(state, "yellow")
-        )
-    return table if table.row_count else cell("there are no accounts")
+        hindered = said("account_locked", lang, until=wording.clock(person["locked"])) if locked else ""
+        hindered = hindered or (said("account_fresh", lang) if person["fresh"] else "")
+        role = cell(worded(person["role"], lang))
+        table.add_row(cell(person["name"], "bold"), role, cell(person["group"]), cell(hindered, "yellow"))
+    return table if table.row_count else cell(said("no_accounts", lang))
 
 
-def _place(keys: Facts) -> "Table":
+def _content(field: str, content: Any, lang: Language) -> str:
+    """What stands in a field of an order, as on the paper; in Chinese with what the word means."""
+    if isinstance(content, list):
+        return ", ".join(map(str, content))
+    meant = worded(str(content), lang) if field in _WORDS else str(content)
+    return meant if meant == str(content) else f"{content} {meant}"
+
+
+def _place(keys: Facts, lang: Language) -> "Table":
     table = _pairs()
-    test = "   SIMULATOR 模拟: test keys only" if keys["hierarchy"] == "test" else ""
-    table.add_row("EPP", cell(f"{keys['epp']}, serial number {keys['serial'] or 'UNKNOWN'}{test}"))
-    why = f": {keys['why']}" if keys.get("why") else ""
-    table.add_row("service", cell(f"{keys['service']}{why}", SERVICE_STYLES.get(keys["service"], "bold red")))
+    serial = said("serial", lang, epp=keys["epp"], serial=keys["serial"] or said("no_serial", lang))
+    test = f"   {said('simulator', lang)}" if keys["hierarchy"] == "test" else ""
+    table.add_row(said("epp", lang), cell(f"{serial}{test}"))
+    service, why = keys["service"], keys["why"][lang]
+    shown = f"{worded(service, lang)}: {why}" if why else worded(service, lang)
+    table.add_row(said("service", lang), cell(shown, SERVICE_STYLES.get(service, "bold red")))
     sealing = keys["sealing"]
     if "error" in sealing:
-        table.add_row("secrets", cell(sealing["error"], "bold red"))
+        table.add_row(said("secrets", lang), cell(said("not_open", lang, why=sealing["error"]), "bold red"))
     else:
         passed = "; ".join(sealing.get("passed_over", ()))
-        kept = f"sealed at level {sealing['level']}, generation {sealing['generation']}"
-        table.add_row("secrets", cell(f"{kept} ({passed})" if passed else kept))
+        level, generation = worded(sealing["level"], lang), sealing["generation"]
+        kept = said("sealed", lang, level=level, generation=generation)
+        table.add_row(said("secrets", lang), cell(f"{kept} ({passed})" if passed else kept))
     return table
 
 
-def _ceremony(keys: Facts) -> list["RenderableType"]:
-    document = keys["order"]
+def _ceremony(keys: Facts, lang: Language) -> list["RenderableType"]:
+    document, now = keys["order"], state(keys["state"], lang)
     if document is None:
-        return [cell(f"no ceremony is running ({keys['state']})")]
+        return [cell(said("no_ceremony", lang, state=now))]
     table = _pairs()
-    what = f"{document['id']}: {document['kind']} slot {document['slot']}, check value {document['kcv']}"
-    table.add_row("ceremony", cell(f"{what}   {keys['state']}", "bold"))
+    about = {name: document[name] for name in ("id", "slot", "kcv")}
+    what = said("of_key", lang, kind=worded(document["kind"], lang), **about)
+    table.add_row(said("ceremony", lang), cell(f"{what}   {now}", "bold"))
     if keys["part"]:
-        table.add_row("component", f"{keys['part']} of {len(document.get('parts', ()))}")
+        parts = len(document.get("parts", ()))
+        table.add_row(said("component", lang), said("of_parts", lang, part=keys["part"], parts=parts))
     for person in keys["people"]:
-        table.add_row("person", cell(f"{person['person']}, {person['role']}, group {person['group']}"))
+        who = {name: person[name] for name in ("person", "group")}
+        table.add_row(said("person", lang), cell(said("in_group", lang, role=worded(person["role"], lang), **who)))
     if keys.get("lacking"):
-        table.add_row("not as ordered", cell("; ".join(keys["lacking"]), "bold yellow"))
+        lacking = "; ".join(words[lang] for words in keys["lacking"])
+        table.add_row(said("not_ordered", lang), cell(lacking, "bold yellow"))
     return [table]
 
 
-def _slots(slots: Iterable[Facts]) -> "Table":
-    table = _columns("slot", "ledger", "EPP", "check value", "usage", "version", "since")
+def _slots(slots: Iterable[Facts], lang: Language) -> "Table":
+    table = _columns(lang, "slot", "ledger", "epp", "kcv", "usage", "version", "since")
     for slot in slots:
-        seen = slot["seen"] or "not looked at"
+        seen = worded(slot["seen"], lang) or said("not_looked_at", lang)
         style = "" if slot["seen"] in ("", slot["state"]) else "bold red"
         table.add_row(
             cell(slot["slot"], "bold"),
-            cell(slot["state"]),
+            cell(worded(slot["state"], lang)),
             cell(seen, style),
             cell(slot["kcv"]),
             cell(slot["usage"]),
@@ -167,14 +189,14 @@ def _slots(slots: Iterable[Facts]) -> "Table":
     return table
 
 
-def _orders(orders: Iterable[Facts]) -> "Table":
-    table = _columns("order received", "kind", "slot", "check value", "received", "to be done by")
+def _orders(orders: Iterable[Facts], lang: Language) -> "Table":
+    table = _columns(lang, "order_received", "kind", "slot", "kcv", "received", "done_by")
     for found in orders:
         by = wording.clock(found.get("due") or found["not_after"])
-        late = cell(f"{by}  LATE", "bold red") if found.get("late") else cell(by)
+        late = cell(said("late", lang, by=by), "bold red") if found.get("late") else cell(by)
         table.add_row(
             cell(found["order"], "bold"),
-            cell(found["kind"]),
+            cell(worded(found["kind"], lang)),
             cell(found["slot"]),
             cell(found["kcv"]),
             wording.clock(found["received"]),
@@ -183,10 +205,10 @@ def _orders(orders: Iterable[Facts]) -> "Table":
     return table
 
 
-def _ended(ended: Iterable[Facts]) -> "Table":
-    table = _columns("order ended", "how", "when")
+def _ended(ended: Iterable[Facts], lang: Language) -> "Table":
+    table = _columns(lang, "order_ended", "how", "when")
     for found in ended:
-        table.add_row(cell(found["order"]), cell(found["result"]), wording.clock(found["at"]))
+        table.add_row(cell(found["order"]), cell(state(found["result"], lang)), wording.clock(found["at"]))
     return table
 
 
@@ -199,10 +221,11 @@ def _pairs() -> "Table":
     return table
 
 
-def _columns(*names: str) -> "Table":
+def _columns(lang: Language, *names: str) -> "Table":
+    """A table whose headings are those of TEXTS; "" has none."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for name in names:
-        table.add_column(name)
+        table.add_column(said(name, lang) if name else "")
     return table

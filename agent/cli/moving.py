@@ -53,7 +53,11 @@ def at_keyboard(socket: Path | None, config: Path | None, lang: Language) -> Ite
 
     path = asking.find_socket(socket, config)
     with Keyboard.open(lang, lambda: declared("prompt", path)) as keyboard:
-        yield Moving(path, lang, keyboard)
+        try:
+            yield Moving(path, lang, keyboard)
+        except KeyboardInterrupt:
+            printing.say(said("left", lang))
+            raise
 
 
 def followed(answers: Iterable[asking.Answer], lang: Language) -> dict[str, Any]:

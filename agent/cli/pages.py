@@ -49,7 +49,8 @@ def write(to: Path, envelope: str, page: Secret) -> str:
             os.close(handle)
     except OSError as error:
         raise KeyRoomClosed(
-            f"{to} does not take the page ({error.strerror}): what came out of it must be shredded"
+            f"{to} does not take the page ({error.strerror}): what came out of it must be shredded, and the"
+            " pages before it too"
         ) from error
     return str(to)
 

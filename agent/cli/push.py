@@ -6,7 +6,6 @@ signed goes to the terminals with `tillwire push send`.
 
 import re
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -19,6 +18,7 @@ from agent.cli import printing, pushkeys, pushviews
 from agent.cli.options import Json
 from agent.cli.pushkeys import Against, Key, PasswordFile, Signers
 from agent.errors import ControlError, EnvelopeRefused, PushRefused
+from agent.timepiece import wall_ms
 
 if TYPE_CHECKING:
     from agent.pushes import Push
@@ -48,8 +48,8 @@ def keygen(
     as_json: Json = False,
 ) -> None:
     """Make a signing key for one person, and print its entry for the file of signers."""
-    from agent.crypto.orders import is_name
     from agent.crypto.trust import ROLES
+    from agent.pasted import is_name
 
     if not set(role) <= set(ROLES):
         raise typer.BadParameter(f"a role is one of {', '.join(ROLES)}")
@@ -120,7 +120,7 @@ def sign(
         raise typer.BadParameter("--argument belongs to --command, and --revoke to --trust")
     if bool(command) == bool(version):
         raise typer.BadParameter("a configuration or a set of signers has a --version from 1, a command has none")
-    begin = time.time_ns() // 1_000_000 + _duration(begins)
+    begin = wall_ms() + _duration(begins)
     content: dict[str, Any] = {
         "id": id_,
         "org": org,
@@ -171,7 +171,7 @@ def cosign(
     else:
         printing.say("who signed before you was not checked: give --signers with the file that terminals have")
     pushviews.tell(push, _understood(push), _before(against, push) if against else ())
-    if push.expires < time.time_ns() // 1_000_000:
+    if push.expires < wall_ms():
         printing.say("careful: its time is over, no terminal will take it")
     if leap := _leap(against, push):
         printing.say(f"careful: {leap}")
@@ -231,7 +231,7 @@ def verify(
         somebody = Site(push.org, next(iter(push.target.terminals), ""), push.target.groups)
         named = Site(org or push.org, terminal, tuple(group or ()))
         site = named if terminal or group or org else somebody
-        look(lambda: judge(meant, site, Standing(), time.time_ns() // 1_000_000, "free"))
+        look(lambda: judge(meant, site, Standing(), wall_ms(), "free"))
         look(lambda: _understood(meant))
         if people and push.trust:
             look(lambda: trust.rotated(text))

@@ -1,7 +1,6 @@
 """This file knows `tillwire push status`: what became of the pushes of each terminal, as the broker has it."""
 
 import sys
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 from agent.cli import printing
 from agent.cli.options import AtBroker, Ca, Certificate, CertificateKey, Gather, Json, MqttVersion
 from agent.errors import ControlError
+from agent.timepiece import wall_ms
 
 if TYPE_CHECKING:
     from agent.centre import Centre
@@ -55,7 +55,7 @@ def status(
 
 
 def _report(fleet: "Fleet", terminal: str) -> dict[str, Any]:
-    now = _wall()
+    now = wall_ms()
     known = {name: _facts(name, seen, now) for name, seen in sorted(fleet.terminals.items())}
     if terminal and terminal not in known:
         raise ControlError(f"no terminal {terminal!r} of {fleet.org} has ever connected to this broker", 2)
@@ -99,7 +99,3 @@ def _follow(line: "Centre", fleet: "Fleet", terminal: str, as_json: bool) -> Non
         while not line.news:
             line.turn(TURN)
         report = changed()
-
-
-def _wall() -> int:
-    return time.time_ns() // 1_000_000

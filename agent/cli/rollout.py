@@ -1,6 +1,5 @@
 """This file knows `tillwire push send`: a signed push on its way to a fleet, stage by stage, with a broker only."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +8,7 @@ import typer
 from agent.cli import pushstatus
 from agent.cli.options import AtBroker, Ca, Certificate, CertificateKey, Gather, Json, MqttVersion
 from agent.errors import ControlError
+from agent.timepiece import wall_ms
 
 if TYPE_CHECKING:
     from agent.fleet import Fleet
@@ -59,7 +59,7 @@ def send(
     from agent.cli.sending import Sending, alone, earlier
     from agent.fleet import Fleet
 
-    found = parcel.read(_content(envelope, parcel.LARGEST), time.time_ns() // 1_000_000)
+    found = parcel.read(_content(envelope, parcel.LARGEST), wall_ms())
     push = found.push
     if org and org != push.org:
         raise ControlError(f"this push is for {push.org}, not for {org}: sign another, or leave --org out", 2)

@@ -1,12 +1,12 @@
 """This file knows how a rollout and what became of pushes look: live on a screen, as lines, as lines of JSON."""
 
 import sys
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.cli import printing, wording
 from agent.cli.printing import cell
+from agent.timepiece import wall_ms
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -223,7 +223,7 @@ def _row(facts: Facts) -> tuple[Any, ...]:
         cell(newest),
         cell(f"{outcome}{why}{detail}", style),
         cell(wording.clock(facts["at"]) if facts["at"] else ""),
-        cell(wording.clock(facts["frozen_until"]) if facts["frozen_until"] > _wall() else "", "bold red"),
+        cell(wording.clock(facts["frozen_until"]) if facts["frozen_until"] > wall_ms() else "", "bold red"),
     )
 
 
@@ -252,7 +252,3 @@ def _end(event: Facts) -> str:
         )
     heads = {"done": "done", "stopped": "stopped", "paused": f"not gone on: {AGAIN.removeprefix('then ')}"}
     return f"{heads[event['result']]}: {'; '.join(parts)}"
-
-
-def _wall() -> int:
-    return time.time_ns() // 1_000_000

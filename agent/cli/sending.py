@@ -21,6 +21,7 @@ from agent.fleet import Fleet
 from agent.messages import topic
 from agent.parcel import Parcel
 from agent.rollout import Ask, Done, Rollout, Send, Stop, loaded
+from agent.timepiece import wall_ms
 
 FORMAT = "tillwire-rollout/1"
 TURN = 0.5
@@ -165,7 +166,7 @@ class Sending:
         self._tell("note", text=text)
 
     def _tell(self, event: str, **facts: Any) -> None:
-        self._view.tell({"event": event, "at": _wall(), **facts})
+        self._view.tell({"event": event, "at": wall_ms(), **facts})
 
     def _topic(self, terminal: str) -> str:
         return topic(self._push.org, terminal, self._parcel.suffix)
@@ -236,7 +237,3 @@ def earlier(file: Path, found: Parcel) -> tuple[list[list[str]], list[str]] | No
             f"{file} is the state of another push, {kept.get('push', '?')}: move it away, or give another --state"
         )
     return stages
-
-
-def _wall() -> int:
-    return time.time_ns() // 1_000_000

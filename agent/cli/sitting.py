@@ -13,13 +13,26 @@ from typing import TYPE_CHECKING, Any
 from agent.cli import printing
 from agent.cli.custodians import Table
 from agent.cli.printing import cell
-from agent.errors import KeyRefused
+from agent.errors import ControlError, KeyRefused
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from agent.crypto.kcv import Kcv
     from agent.crypto.secret import Secret
+
+
+ORDERED = "keep this record: it is what `tillwire keyroom order` takes"
+NEXT = {
+    "make": ORDERED,
+    "wrap": ORDERED,
+    "check": "seal the component again, or shred it before a witness",
+    "combine": "seal the components again, or shred them before a witness",
+    "cryptogram": "load it at the pad, and compare the check value that the pad tells",
+    "inject": "seal the pad, write this record into its book, shred or seal the components",
+}
+"""What those at the table do when a command is done."""
+FOR_PAPER = "keep this record with the papers; no order can be made of it"
 
 
 @dataclass(slots=True)
@@ -81,10 +94,25 @@ def sitting_for(act: str, drill: bool, as_json: bool) -> Iterator[Sitting]:
     sitting = Sitting(Table.open(), act, drill)
     if drill:
         sitting.table.say("This is a drill: nothing made here may go to a real terminal.")
-    yield sitting
+    for_paper = NEXT[act] == ORDERED and not as_json
+    if for_paper:
+        _ask_for_no_record(sitting.table)
+    try:
+        yield sitting
+    except KeyboardInterrupt:
+        sitting.table.say("\nended: what was typed is forgotten, and there is no record. Shred what was printed.")
+        raise
     at = datetime.now(UTC).isoformat(timespec="seconds")
     record = {"act": act, "at": at, **({"drill": True} if drill else {}), **sitting.facts}
     printing.show(record, _view, as_json)
+    sitting.table.say(f"\nnext: {FOR_PAPER if for_paper else NEXT[act]}")
+
+
+def _ask_for_no_record(table: Table) -> None:
+    """Before anything is made: afterwards nobody can make the same key again. Raises ControlError."""
+    table.say("Without --json there will be no record of which `tillwire keyroom order` can make an order.")
+    if not table.agreed("Is that what you want?"):
+        raise ControlError("nothing was made: begin again with --json > FILE", 1)
 
 
 def _view(record: Mapping[str, Any]) -> "RenderableType":

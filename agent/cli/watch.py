@@ -1,7 +1,6 @@
 """This file knows `tillwire watch`: a live screen of devices and ledger rows; piped, a line per event."""
 
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ from agent.cli.options import ConfigFile, Json, Lang, Language, Socket, language
 from agent.cli.printing import cell
 from agent.errors import ControlError
 from agent.points import lookup
+from agent.timepiece import wall_ms
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -94,7 +94,7 @@ def _screen(report: dict[str, Any], events: Iterator[Facts], one: bool, lang: La
     try:  # not `with`: a Ctrl-C during the first drawing must give the old screen back too
         live.start(refresh=True)
         for event in events:
-            report = {**report, "at": event.get("beat", time.time_ns() // 1_000_000)}
+            report = {**report, "at": event.get("beat", wall_ms())}
             if "row" in event:
                 rows.append(event["row"])
             if "devices" in event:

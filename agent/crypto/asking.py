@@ -6,9 +6,9 @@ Each question has an id that is unique for ever: the order's, and a number that 
 from dataclasses import dataclass, field, replace
 
 from agent.crypto.kcv import Kcv, Method
-from agent.crypto.orders import is_name, looks_like_key
 from agent.crypto.steps import Answer, Ask, State
 from agent.errors import CryptoError
+from agent.pasted import is_name, like_a_key
 
 CHANGING = frozenset({"key_enter", "key_complete", "key_import", "key_delete"})
 PATIENCE, ENTRY_PATIENCE = 120.0, 420.0
@@ -90,7 +90,7 @@ def believed(answer: Answer) -> Answer:
     if isinstance(facts.get("kcv"), str) and any(parsed(facts["kcv"], method) for method in ("zero", "cmac")):
         kept["kcv"] = "".join(facts["kcv"].split()).upper()
     raw = answer.raw[:LONGEST_RAW]
-    return replace(answer, raw="withheld" if looks_like_key(answer.raw) else raw, facts=kept)
+    return replace(answer, raw="withheld" if like_a_key(answer.raw) else raw, facts=kept)
 
 
 def parsed(text: object, method: Method | str) -> Kcv | None:

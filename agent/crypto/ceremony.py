@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from agent.crypto import steps
 from agent.crypto.conduct import Conduct, digits_of
-from agent.crypto.holdings import Holdings, Row
+from agent.crypto.holdings import SIGNATURES, Holdings, Row
 from agent.crypto.kcv import ZERO_BYTES
 from agent.crypto.keyblock import Header, Policy
 from agent.crypto.orders import Order, Site, check
@@ -24,24 +24,48 @@ from agent.crypto.steps import Action, Answer, Login, State
 from agent.errors import BlockRefused, EnvelopeRefused
 
 TRIES = 3
-SIGNATURES = 2
 
 
 class Ceremony(Conduct):
     """One order, from its opening to its receipt; for the next one, make another."""
 
     @classmethod
-    def resume(cls, site: Site, held: Holdings, rows: Iterable[Row], now: float) -> tuple["Ceremony", list[Action]]:
+    def resume(
+        cls, site: Site, held: Holdings, rows: Iterable[Row], now: float, wall: int
+    ) -> tuple["Ceremony", list[Action]]:
         """The ceremony that these rows tell of (`Holdings.running`, not empty), after the agent was stopped in it,
         and what is to be done: delete the slot, unless it was not touched, or the key had become active before."""
         ceremony = cls(site, held)
-        ceremony._resume(list(rows), now)
+        ceremony._resume(list(rows), now, wall)
         return ceremony, ceremony._out
 
-    def _resume(self, rows: list[Row], now: float) -> None:
-        opened = rows[0]
+    @classmethod
+    def owing(cls, site: Site, held: Holdings, order: str, wall: int) -> "Ceremony":
+        """The ceremony of an order of `Holdings.owed`: its papers can still be signed for, and its receipt made.
+        wall: the clock of now, ms."""
+        ceremony = cls(site, held)
+        ceremony._restore(held.owed[order], wall)
+        ceremony.overdue = True  # that was told before another order was opened
+        ceremony.state = State.RECEIPT if len(ceremony._signed) >= SIGNATURES else State.DESTROY
+        return ceremony
+
+    def _resume(self, rows: list[Row], now: float, wall: int) -> None:
         self._now, self._leads_to = now, frozenset(State)
-        self._take_up(Order.parse(opened["document"]), int(opened.get("at", 0)))
+        stopped = self._restore(rows, wall)
+        if self.order.epp_serial != self._site.epp_serial:
+            stopped = "serial_changed"
+            self._note_trouble(steps.Trouble("serial_changed"))
+        self._record("trouble", cause="agent_restarted", person="")
+        if stopped or not (self.active if self.order.loads else self._pad.touched):
+            self._abort(stopped or "agent_restarted")
+        elif len(self._signed) >= SIGNATURES:
+            self._go(State.RECEIPT)
+        else:
+            self._retire()
+
+    def _restore(self, rows: list[Row], wall: int) -> str:
+        """Know again what these rows tell; why it was being stopped, if it was."""
+        self._take_up(Order.parse(rows[0]["document"]), wall)
         stopped = ""
         for row in rows:
             if "session" in row:
@@ -63,16 +87,7 @@ class Ceremony(Conduct):
                     self._signed[row["person"]] = None
                 case "aborting":
                     stopped = row["cause"]
-        if self.order.epp_serial != self._site.epp_serial:
-            stopped = "serial_changed"
-            self._note_trouble(steps.Trouble("serial_changed"))
-        self._record("trouble", cause="agent_restarted", person="")
-        if stopped or not (self.active if self.order.loads else self._pad.touched):
-            self._abort(stopped or "agent_restarted")
-        elif len(self._signed) >= SIGNATURES:
-            self._go(State.RECEIPT)
-        else:
-            self._retire()
+        return stopped
 
     def _open(self, event: steps.Opened) -> None:
         try:

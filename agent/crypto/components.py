@@ -1,15 +1,12 @@
-"""This file knows how a key comes from components, and components from a key. For the key room only.
+"""This file knows how a key comes from its components. For the key room only.
 
 Two or three components of the full key length, combined by XOR: each alone says nothing about any bit of the key
 (PCI PIN 8-1, 12-4). Halves that are put side by side are not components and there is no way to do that here.
 Each component has its own check value; so has the key. A component need not be a sound key, and its parity does
 not matter: two components of odd parity give even parity in every byte. So parity is set, and weakness asked
-for, on the result only.
+for, on the result only. But a component that everybody knows, such as all zeros, leaves the key to who holds the
+other one.
 """
-
-from collections.abc import Callable
-
-from Crypto.Random import get_random_bytes
 
 from agent.crypto import des, wrapping
 from agent.crypto.kcv import Kcv
@@ -45,6 +42,8 @@ class Assembly:
                 self._refuse("there is one component too many")
             if len(part) not in lengths or (self._seen and len(part) != len(self._sum)):
                 self._refuse("every component has the full length of the key, 16 or 24 bytes (32 for AES)")
+            if not self._policy.test_keys and des.is_public(part):
+                self._refuse("this component is known to everybody, so one person alone would hold the key")
             kcv = wrapping.check_value(part, "A", "cmac") if self._aes else des.zero_kcv(part)
             # The same envelope twice cancels out. Equal check values of two different ones: once in 16 million.
             if kcv in self._seen:
@@ -81,25 +80,3 @@ class Assembly:
 
     def __repr__(self) -> str:
         return f"<Assembly with {len(self._seen)} of {self._parts} components>"
-
-
-def split(
-    key: Secret, parts: int, *, single: bool = False, random: Callable[[int], bytes] = get_random_bytes
-) -> list[Secret]:
-    """New random components of odd parity whose XOR is the key, up to parity. Raises KeyRefused.
-
-    random: gives n random bytes; only tests give another one than the operating system's.
-    """
-    des.refuse_unsound(key, single=single, test_keys=True)
-    if not LEAST <= parts <= MOST:
-        raise KeyRefused("a key is made of two or three components")
-    rest = Secret(key.reveal())
-    found = []
-    for _ in range(parts - 1):
-        with Secret(random(len(key))) as drawn:
-            part = des.odd_parity(drawn)
-        xor_into(rest.reveal(), part.reveal())
-        found.append(part)
-    found.append(des.odd_parity(rest))
-    rest.wipe()
-    return found

@@ -19,9 +19,10 @@ from agent.crypto.asking import Asking, believed, parsed
 from agent.crypto.crew import WRONG_LOGINS, Crew
 from agent.crypto.holdings import DAY_MS, Holdings, method_of
 from agent.crypto.kcv import Kcv
-from agent.crypto.orders import Order, Site, is_digest, is_name, looks_like_key
+from agent.crypto.orders import Order, Site, is_digest
 from agent.crypto.phrases import ALARMS, CAUSES, REFUSALS, STEPS, Words
 from agent.crypto.steps import TABLE, Action, Answer, Event, State, Tick
+from agent.pasted import is_name, like_a_key
 
 WHOLE, ONE_PART, IDLE_PAD = 1800.0, 300.0, 60.0
 """Seconds from the order to the proof, and from there to the destruction of papers; for one component; between two
@@ -36,7 +37,7 @@ _FATAL = ("tamper", "serial_changed")
 
 class Conduct:
     """What a ceremony is beside its steps. active: the host has proved the key. stuck: a deletion has failed, the
-    slot is unknown. cause: why it was stopped."""
+    slot is unknown. overdue: so is what follows the proof. cause: why it was stopped."""
 
     def __init__(self, site: Site, held: Holdings) -> None:
         self.state = State.IDLE
@@ -52,7 +53,7 @@ class Conduct:
         self._queue: list[str] = []
         self._then: Callable[[], None] = lambda: None
         self._erased: set[str] = set()
-        self._again, self._pause, self._overdue = inf, RETRY, False
+        self._again, self._pause, self.overdue = inf, RETRY, False
         self._leads_to = frozenset[State]()
         self._out: list[Action] = []
         self._order: Order | None = None
@@ -149,8 +150,8 @@ class Conduct:
                 self._abort("part_time")
             elif self.state is State.ENTERING and self._now - self._digit >= IDLE_PAD:
                 self._abort("idle")
-        if self.state in _PAPERS and self._now - self._since >= WHOLE and not self._overdue:
-            self._overdue = True
+        if self.state in _PAPERS and self._now - self._since >= WHOLE and not self.overdue:
+            self.overdue = True
             self._alarm("destruction_overdue")
         if self.state in _DELETING and self._now >= self._again and not self._pad.waiting:
             self._delete()
@@ -340,7 +341,7 @@ def digits_of(kcv: Kcv) -> str:
 def _public(value: Any) -> Any:
     """The last fence before the ledger: whatever looks like a key and is no digest is withheld."""
     if isinstance(value, str):
-        return "withheld" if looks_like_key(value) and not is_digest(value) else value
+        return "withheld" if like_a_key(value) and not is_digest(value) else value
     if isinstance(value, dict):
         return {name: _public(inner) for name, inner in value.items()}
     return [_public(inner) for inner in value] if isinstance(value, list) else value

@@ -6,8 +6,9 @@ not even in different years: what the ledger says of that is in `Holdings.custod
 """
 
 from agent.crypto.holdings import DAY_MS, Holdings
-from agent.crypto.orders import Order, Part, Site, is_digest, is_name
+from agent.crypto.orders import Order, Part, Site, is_digest
 from agent.crypto.steps import Login
+from agent.pasted import is_name
 
 ROLES = frozenset({"key-manager", "technician"})
 WRONG_LOGINS = 5

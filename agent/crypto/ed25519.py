@@ -135,4 +135,6 @@ def _ed25519(text: str, passphrase: Secret | None, *, private: bool) -> ECC.EccK
         pass  # whatever the library says may repeat what it read
     finally:
         wipe(words)
-    raise KeyRefused(f"this is not an Ed25519 {'private' if private else 'public'} key, or the passphrase is wrong")
+    if private:
+        raise KeyRefused("this is not an Ed25519 private key, or the passphrase is wrong")
+    raise KeyRefused("this is not an Ed25519 public key: give its whole file, as it was made")

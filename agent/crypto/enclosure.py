@@ -23,8 +23,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from agent.crypto.orders import looks_like_key
 from agent.errors import KeyRoomClosed
+from agent.pasted import like_a_key
 
 TERMINAL = (
     "etc/tillwire/terminal.toml",
@@ -89,7 +89,7 @@ def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
 def refuse_components(words: Iterable[str]) -> None:
     """Raise KeyRoomClosed when one of the words may be a key or a component: it stands in a history by now."""
     for word in words:
-        if looks_like_key(word):
+        if like_a_key(word):
             raise KeyRoomClosed(
                 "that looks like a component, and it was not asked for here: if it is one it is spoiled, because a"
                 " history or a screen holds it. Destroy its envelope, clear the shell's history, order a new one"

@@ -18,6 +18,8 @@ from agent.crypto.steps import row
 
 RECEIVED_DAYS, INSTALLED_DAYS = 5, 2
 NOTICE_DAYS = 30
+PAPERS_MS = 30 * 60_000
+"""As long as from an order to its proof (conduct.py)."""
 _CRITICAL = {"tamper", "serial_changed", "test_key", "wrong_kcv", "unexpected_key", "left_construct"}
 _CRITICAL |= {"destroyed_kcv", "missing_key", "unknown_slot", "other_usage"}
 _ALL_UNKNOWN = ("tamper", "serial_changed")
@@ -108,7 +110,7 @@ def slots(
             found += _one(slot, there, held, production)
         elif there.state == "loaded" and there.kcv is not None:
             found += value(slot, there.kcv, None, held, production=production)
-    return found
+    return found + _twins({slot: there.kcv for slot, there in seen.items() if slot not in ours and there.kcv})
 
 
 def wrapping(held: Holdings) -> list[Finding]:
@@ -166,10 +168,23 @@ def clocks(held: Holdings, now: int, utc_offset_minutes: int = 480) -> list[Find
     ]
 
 
+def papers(held: Holdings, now: int) -> list[Finding]:
+    """Papers and files of a key that works, or is gone, for which two people have not signed in time."""
+    late = [order for order, since in held.papers.items() if now - since >= PAPERS_MS]
+    return [Finding("papers_late", facts={"order": order}) for order in late]
+
+
 def due(start: int, days: int, utc_offset_minutes: int) -> int:
     """The midnight that ends the local day which is so many days after that of `start`."""
     offset = utc_offset_minutes * 60_000
     return ((start + offset) // DAY_MS + days + 1) * DAY_MS - offset
+
+
+def _twins(kcvs: Mapping[str, Kcv]) -> list[Finding]:
+    """Equal check values among slots of which the ledger says nothing; `value` compares with those it knows."""
+    names = sorted(kcvs)
+    first = {name: next(other for other in names if kcvs[other].agrees(kcvs[name])) for name in names}
+    return [Finding("same_kcv", name, {"other": other}) for name, other in first.items() if other != name]
 
 
 def _one(slot: str, seen: Seen, held: Holdings, production: bool) -> list[Finding]:

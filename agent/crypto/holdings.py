@@ -6,7 +6,8 @@ has; "by whom" is person, credential (its name), session and login (its number):
 
     applied     nothing more                       a key was asked for; the order's id is known before the order is
     withdrawn   nothing more                       that was a mistake, or the key will not come
-    received    document, signers, digest          an order has come to this terminal
+    received    document, signers, digest, keys    an order has come to this terminal; keys: ids of those it is
+                                                   signed with
     opened      document, signers, digest, serial, software, utc_offset
                                                    it is being carried out; from here on it is used up
     refused     reason                             of an order, or of what a person tried; count: of so many orders
@@ -25,6 +26,7 @@ has; "by whom" is person, credential (its name), session and login (its number):
     active      kcv, method, reference, person     the host has proved it, and who says so
     erased      slot, kcv                          the device says that the slot is empty
     signed      envelopes, digest, and by whom     that the paper, or the file, is destroyed
+    papers_due  nothing more                       that was not signed for in time: another order is opened before
     trouble     cause, person                      what happened, and ended the ceremony or did not
     tampered    cause                              every slot of the EPP is unknown
     alarm       word, facts
@@ -39,6 +41,8 @@ from agent.crypto.kcv import Kcv, Method
 
 KIND = "ceremony"
 DAY_MS = 86_400_000
+SIGNATURES = 2
+"""Of people who say that the papers of an order are destroyed."""
 Row = Mapping[str, Any]
 
 
@@ -75,8 +79,12 @@ class Holdings:
     applied: dict[str, int] = field(default_factory=dict)
     installed: dict[str, int] = field(default_factory=dict)
     expires: dict[str, int] = field(default_factory=dict)
+    papers: dict[str, int] = field(default_factory=dict)
+    """Orders whose papers are not signed for yet, and since when they are due."""
     running: list[Row] = field(default_factory=list)
     """The rows of a ceremony that has not ended: what `ceremony.resume` needs."""
+    owed: dict[str, list[Row]] = field(default_factory=dict)
+    """The same of orders that another one has passed, because only their papers were due: for `ceremony.owing`."""
 
     def holds_too_much(self, person: str, key: Kcv, part: Kcv) -> bool:
         """Whether this person has seen another component of the same key, whenever that was (PCI PIN 25)."""
@@ -101,8 +109,10 @@ def _take(held: Holdings, row: Row) -> None:
     event, order, at = str(row["event"]), str(row.get("order", "")), int(row.get("at", 0))
     if event == "opened":
         held.running = []
-    if held.running or event == "opened":
+    if event == "opened" or (held.running and order == held.running[0].get("order")):
         held.running.append(row)
+    elif order in held.owed:
+        held.owed[order].append(row)
     document: Row = held.running[0]["document"] if held.running else {}
     match event:
         case "applied":
@@ -134,15 +144,26 @@ def _take(held: Holdings, row: Row) -> None:
             _install(held, document, row, at)
         case "erased":
             _erase(held, row["slot"], row.get("kcv"), method_of(document))
+            if document.get("kind") == "destroy" and row["slot"] == document["slot"]:
+                held.papers[order] = at
         case "tampered":
             held.slots = {name: replace(slot, state="unknown") for name, slot in held.slots.items()}
         case "alarm" if row["word"] == "slot_unknown":
             held.slots[row["slot"]] = replace(held.slots.get(row["slot"], Slot("unknown")), state="unknown")
+        case "signed":
+            mine = held.owed.get(order, held.running)
+            if sum(one["event"] == "signed" for one in mine) >= SIGNATURES:
+                held.papers.pop(order, None)
+        case "papers_due":
+            held.owed[order], held.running = held.running, []
         case "aborted":
             held.received.pop(order, None)
             held.applied.pop(order, None)
+            held.papers.pop(order, None)
             held.envelopes.update(row["spoiled"])
             held.running = []
+        case "closed" if order in held.owed:
+            del held.owed[order]
         case "closed":
             held.running = []
 
@@ -185,7 +206,7 @@ def _install(held: Holdings, document: Row, row: Row, at: int) -> None:
         at,
     )
     held.versions[slot] = max(version, held.versions.get(slot, 0))
-    held.installed[row["order"]] = at
+    held.installed[row["order"]] = held.papers[row["order"]] = at
 
 
 def _erase(held: Holdings, slot: str, kcv: str | None, method: Method) -> None:

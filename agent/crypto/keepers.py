@@ -115,9 +115,15 @@ def provision(credential: Path, tpm: str = "auto") -> str:
     """
     program = shutil.which("systemd-creds")
     if program is None:
-        raise SealRefused("lost", "systemd-creds is missing: this machine has no systemd of version 250 or later")
+        raise SealRefused(
+            "lost",
+            "systemd-creds is missing: it comes with systemd 250 or later. Without it the agent's key is kept by a"
+            " TPM or in a file",
+        )
     if credential.exists():
-        raise SealRefused("exists", f"{credential}: exists already; what was sealed with it would be lost")
+        raise SealRefused(
+            "exists", f"{credential}: exists already, and what was sealed with it would be lost: give another name"
+        )
     with Secret(os.urandom(BYTES)) as key:
         for bound in ("host+tpm2", "host"):
             options = (f"--with-key={bound}", f"--name={CREDENTIAL}", f"--tpm2-device={tpm}")
@@ -130,7 +136,11 @@ def provision(credential: Path, tpm: str = "auto") -> str:
             )
             if done.returncode == 0:
                 return bound
-    raise SealRefused("lost", f"systemd-creds made no credential (status {done.returncode}): run this as root")
+    raise SealRefused(
+        "lost",
+        f"systemd-creds made no credential (status {done.returncode}): run this as root, with a file in a folder"
+        " that is there",
+    )
 
 
 def derived(key: Secret, salt: bytes, purpose: bytes) -> Secret:

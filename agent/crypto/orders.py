@@ -3,7 +3,7 @@
 An order is a JSON object, signed by two people; signing.py verifies that, and hands over the object and the
 signers. It is addressed to one terminal, one EPP by serial number and one slot, holds for a time, and is used
 once. It names slots, envelopes and check values: all of it is public, and no field can hold a component, because
-whatever looks like one (`looks_like_key`) is refused wherever it stands.
+whatever looks like one (agent/pasted.py) is refused wherever it stands.
 
     format       "tillwire-key-order/1"                     kind      load, compromise, destroy
     id, terminal, epp_serial, slot                          method    components, block (none to destroy)
@@ -25,7 +25,6 @@ The kind `compromise` is a load whose protection key must not be one of the susp
 """
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -35,43 +34,19 @@ from agent.crypto.kcv import Kcv, Method
 from agent.crypto.keyblock import EXPORTABILITY, MODES_OF_USAGE
 from agent.crypto.phrases import REFUSALS
 from agent.errors import CryptoError, EnvelopeRefused
+from agent.pasted import is_name, long_row
 
 FORMAT = "tillwire-key-order/1"
 KINDS = ("load", "compromise", "destroy")
 METHODS = ("components", "block")
 EXCEPTIONS = ("naked", "single_des", "weak_wrapping", "unrecorded_kek", "unread_slot")
 SIGNERS = 2
-LONGEST_NAME = 48
 LONGEST_ORDER_MS = 31 * 86_400_000
-_GROUPED = "|".join(rf"[0-9A-F]{{{n}}}(?:[\s:._-]+[0-9A-F]{{{n}}}){{{15 // n},}}" for n in (1, 2, 4, 8))
-_KEY_LIKE = re.compile(rf"[0-9A-F]{{16,}}|(?<![0-9A-F])(?:{_GROUPED})", re.I)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-LONGEST_HEX = 10
-"""Hex digits in a row that anything may have which people type; a check value has no more."""
-_LONG_HEX = re.compile(rf"[0-9A-Fa-f]{{{LONGEST_HEX + 1}}}")
 _SLOT = 32  # letters of a slot that a driver takes
 _LENGTHS = {"T": (32, 48), "D": (16,), "A": (32, 48, 64)}
 _ENTERED = (32, 48)  # what the EPP's keypad takes for one component
 T = TypeVar("T")
-
-
-def looks_like_key(text: str) -> bool:
-    """Whether 16 or more hex digits stand in it in a row, or in equal groups: somebody pasted a key or a component.
-
-    Whoever reads input at the terminal refuses such text, overwrites it and reports an `Exposed` event.
-    """
-    return _KEY_LIKE.search(unicodedata.normalize("NFKC", text)) is not None
-
-
-def has_long_hex(text: str) -> bool:
-    """Whether more than LONGEST_HEX hex digits stand in it in a row."""
-    return _LONG_HEX.search(text) is not None
-
-
-def is_name(text: str) -> bool:
-    """Whether it can be an id, a slot, a person or a serial number: short, plain, and not like a key."""
-    return bool(_NAME.fullmatch(text)) and len(text) <= LONGEST_NAME and not looks_like_key(text)
 
 
 def is_digest(text: str) -> bool:
@@ -218,7 +193,7 @@ class Order:
         # What people type and what drivers are asked: neither takes more than 10 hex digits in a row. A serial
         # number may have more, it is only compared.
         typed = (self.id, *slots, *(part.group for part in self.parts))
-        if any(map(has_long_hex, typed)) or any(len(slot) > _SLOT for slot in slots):
+        if any(map(long_row, typed)) or any(len(slot) > _SLOT for slot in slots):
             refuse("long_name")
         if self.kind not in KINDS or self.hierarchy not in ("production", "test"):
             refuse("malformed")

@@ -54,6 +54,14 @@ REFUSALS = {
         "保护密钥本身可疑或即将被替换，不得用于传送新密钥",
     ),
     "too_long": Words("the order is valid for more than 31 days", "密钥指令有效期超过31天"),
+    "same_id": Words(
+        "another order came under this id before: have this one signed anew with another id",
+        "此编号已用于另一份指令：请更换编号并重新签名",
+    ),
+    "signer_gone": Words(
+        "it is signed with a key that does not count here any more: have the order signed anew",
+        "指令所用的签名密钥已不再有效：请重新签名",
+    ),
     "too_few_signers": Words("two different people must sign an order", "密钥指令须由两名不同人员签名"),
     "wrong_target": Words(
         "the order is for another terminal or another EPP: compare its serial number",
@@ -132,6 +140,7 @@ CAUSES = {
     "tamper": Words("the device reports tampering", "设备报告被拆动"),
     "serial_changed": Words("the device has another serial number now", "设备序列号已改变"),
     "agent_restarted": Words("the agent was started again", "终端代理已重新启动"),
+    "agent_stopped": Words("the agent was stopped", "终端代理已停止"),
     "second_session": Words("a second ceremony was opened", "有人开启了第二次密钥操作"),
     "abandoned": Words("a person stopped it", "操作人员中止"),
     "exposed": Words("a component was typed outside the EPP's keypad", "有人在密码键盘以外输入了分量"),
@@ -152,7 +161,10 @@ STEPS = {
     "opened": Words("log in; people who are still missing: {missing}", "请登录，还缺{missing}人"),
     "crewed": REFUSALS["not_ready"],
     "looking": Words("wait: the EPP is asked about slot {slot}", "请等待：正在查询密码键盘的{slot}槽"),
-    "clearing": Words("wait: the old key is being deleted", "请等待：正在删除旧密钥"),
+    "clearing": Words(
+        "wait: the EPP is deleting an old key, or what was built of the new one",
+        "请等待：正在删除旧密钥或未完成的新密钥",
+    ),
     "part": Words(
         "component {number} of {of}: the holder of envelope {envelope} logs in, the others look away",
         "第{number}/{of}个分量：请信封{envelope}的保管人登录，其他人回避",
@@ -175,7 +187,10 @@ STEPS = {
         "请粉碎纸质分量、删除文件，然后两人签名。已签：{signed}",
     ),
     "receipt": Words("print the receipt", "请打印回执"),
-    "closed": Words("done: keep the receipt", "完成：请保存回执"),
+    "closed": Words(
+        "done: keep the receipt; whoever has this terminal's public key can check it",
+        "全部完成：请保存回执；凭本终端公钥即可核验",
+    ),
     "aborting": Words(
         "stopped: {cause}. Slot {slot} is being deleted; the terminal stays out of service until the EPP says so",
         "已中止：{cause}。正在删除{slot}槽；密码键盘确认前终端停止服务",
@@ -189,6 +204,33 @@ STEPS = {
         "录入错误（第{tries}次，共3次）：正在删除密钥槽，须重新录入全部分量",
     ),
 }
+
+LACKING = {
+    "unknown": Words("{point} is unknown and must be {word}", "{point}状态不明，须为{word}"),
+    "other": Words("{point} is {value} and must be {word}", "{point}现为{value}，须为{word}"),
+}
+"""Conditions of a ceremony that are not as they must be."""
+
+SERVICE = {
+    "well": Words("", ""),
+    "ceremony": Words(
+        "a key ceremony is under way, or its slot is not deleted yet", "密钥操作正在进行，或其密钥槽尚未删除"
+    ),
+    "silent": Words(
+        "the EPP does not answer, so nobody knows whether its keys are there",
+        "密码键盘无应答，无法确认其中的密钥",
+    ),
+    "unseen": Words(
+        "the slots of the EPP were not looked at yet, since the start or since it has changed",
+        "启动或密码键盘变化后尚未查看其密钥槽",
+    ),
+    "distrusted": Words(
+        "what the store tells of keys cannot be believed ({error}): keep a copy of its folder as evidence, and ask"
+        " who is responsible for keys",
+        "存储中的密钥记录不可信（{error}）：请保留其目录的副本作为证据，并询问密钥负责人",
+    ),
+}
+"""Why the keys do not let the terminal serve customers."""
 
 ALARMS = {
     "aborted": Words("a key ceremony was stopped: {cause}", "密钥操作已中止：{cause}"),
@@ -211,6 +253,11 @@ ALARMS = {
     ),
     "locked": Words("{person} had five wrong logins and is locked for today", "{person}五次登录错误，今日锁定"),
     "destruction_overdue": Words("papers of a loaded key are not destroyed yet", "已装载密钥的纸质分量尚未销毁"),
+    "papers_late": Words(
+        "nobody has signed yet, or only one, that the papers of the order {order} are destroyed:"
+        " `tillwire keys destroy {order}`",
+        "指令{order}的纸质分量销毁尚未由两人签字确认：请运行 tillwire keys destroy {order}",
+    ),
     "test_key": Words(
         "slot {slot}: the check value is that of {what}", "{slot}槽：校验值属于公开或退化密钥（{what}）"
     ),

@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from agent.crypto import guards
-from agent.crypto.ceremony import SIGNATURES
 from agent.crypto.ed25519 import PublicKey, SigningKey
-from agent.crypto.holdings import KIND, Row, method_of
+from agent.crypto.holdings import KIND, SIGNATURES, Row, method_of
 from agent.crypto.phrases import ALARMS, CAUSES
 from agent.crypto.receipt_page import page
 from agent.crypto.receipt_words import REFUSALS, STEPS

@@ -3,8 +3,9 @@
 They lie in one file, encrypted with AES-256-GCM. Who keeps the key of that file is its level, best first:
 
     tpm2        a TPM 2.0 (tpm.py): the file opens on this chip only, and an older file is told from the newest
-    credential  systemd: root makes a credential once (`provision`), the unit has LoadCredentialEncrypted=, and
-                systemd gives it to the agent alone, in memory, at each start (systemd.exec(5), systemd-creds(1))
+    credential  systemd: root makes a credential once (`tillwire keys credential`), the unit has
+                LoadCredentialEncrypted=, and systemd gives it to the agent alone, in memory, at each start
+                (systemd.exec(5), systemd-creds(1))
     file        nobody: the key is computed (scrypt) from this machine's id and a salt file of mode 0600. A stolen
                 copy of the folder without the machine's id, or of the disk without the salt, is of no use; whoever
                 is root here opens it
@@ -19,7 +20,7 @@ file of a lower level and an older file. With a TPM the chip's counter tells the
 
 What is refused, `SealRefused.reason`:
 
-    missing   no file, or no secret of that name         exists   there is one, or the level is this one already
+    missing   no file, or no secret of that name         exists   there is a file already
     lost      who keeps the key is not here (any more)    exposed  others can read the salt
     damaged   the file was changed, cut, or is another terminal's
     older     the file was replaced by an older one       lowered  the level is lower than it was
@@ -43,6 +44,8 @@ from agent.crypto.secret import Secret, wipe
 from agent.crypto.tpm import DEVICE, Tpm
 from agent.errors import SealRefused
 
+FILE = "secrets.sealed"
+"""Its name, in the agent's data folder."""
 FORMAT = "tillwire-sealed/1"
 LARGEST = 1 << 20
 TAG = 16
@@ -162,30 +165,6 @@ class SecretStore:
         self._save({**self._secrets, name: Secret(secret.reveal())})
         if before is not None:
             before.wipe()
-
-    def remove(self, name: str) -> None:
-        """Forget a secret. Raises SealRefused("missing")."""
-        self.get(name).wipe()
-        before = self._secrets[name]
-        self._save({other: secret for other, secret in self._secrets.items() if other != name})
-        before.wipe()
-
-    def move(self, keeper: Keeper, *, lower: bool = False) -> None:
-        """Seal anew at another level; at a lower one only when a person said so. Raises SealRefused."""
-        if keeper.level == self._keeper.level:
-            raise SealRefused("exists", f"{self._path}: is kept as {keeper.level} already")
-        if LEVELS.index(keeper.level) < LEVELS.index(self._keeper.level) and not lower:
-            raise SealRefused("lowered", f"{self._path}: {keeper.level} is lower than {self._keeper.level}")
-        before, generation = (self._keeper, self._key, self._kept), self._generation
-        self._key, self._kept = keeper.make()
-        self._keeper = keeper
-        try:
-            self._save(self._secrets)
-        finally:
-            if self._generation == generation:  # nothing was written: the file is still the old keeper's
-                self._keeper, self._key, self._kept = before
-            else:
-                before[1].wipe()
 
     def wipe(self) -> None:
         """Overwrite in memory what was opened; the file stays."""

@@ -20,7 +20,7 @@ from agent.crypto.holdings import KIND
 from agent.crypto.keyblock import Header
 from agent.crypto.orders import Order
 
-TROUBLES = ("device_lost", "tamper", "serial_changed", "abandoned", "exposed")
+TROUBLES = ("device_lost", "tamper", "serial_changed", "abandoned", "exposed", "agent_stopped")
 
 
 class State(Enum):

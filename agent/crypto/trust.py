@@ -30,9 +30,9 @@ from typing import Any
 
 from agent.crypto import signing, strictjson
 from agent.crypto.ed25519 import PublicKey
-from agent.crypto.orders import is_name
 from agent.crypto.signing import COMMAND, CONFIGURATION, TRUST, Accepted, Keyring, Rule, Signer
 from agent.errors import ConfigError, EnvelopeRefused, KeyRefused
+from agent.pasted import is_name
 
 FORMAT = "tillwire-trust/1"
 ROLES = ("config", "commands", "keys", "trust")
