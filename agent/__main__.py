@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from agent.errors import ConfigError, TillwireError
-from agent.inforce import begin
+from agent.pushing.inforce import begin
 from agent.service import Service
 
 FINE, USAGE, CANNOT = 0, 2, 3

@@ -19,9 +19,9 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from agent.addresses import check_port, is_loopback, without_login, without_logins
 from agent.drivers import DRIVERS, SHARED
 from agent.errors import ConfigError
+from agent.lines.addresses import check_port, is_loopback, without_login, without_logins
 from agent.mistakes import one_of, sentence
 from agent.pasted import REFUSED, too_much_hex
 from agent.tables import LOCAL as LOCAL

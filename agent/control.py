@@ -8,16 +8,16 @@ One request a connection, one JSON object a line; then one or more answer lines,
     {"do": "ledger", "tail": n}                  {"row", "hash"} lines, then {"end", "head", "hash"}
     {"do": "ledger", "after": seq, "limit": n}   the same from a place
     {"do": "ledger", "redated": true, …}         the same, and "redated" in each line (agent/clock.py)
-    {"do": "export", "from", "to", …}            pieces of the file (agent/exports.py)
+    {"do": "export", "from", "to", …}            pieces of the file (agent/evidence/exports.py)
     {"do": "signer"}                             {"key_id", "public_key"}: who signs the checkpoints
     {"do": "verify"}                             {"progress": [done, total]} lines, then {"verified"} or {"broken"}
     {"do": "diagnose"}                           {"sections"}
     {"do": "perform", "device", "verb", "arguments"}   {"operation": id}, later {"outcome"}
-    {"do": "accounts", …} {"do": "keys", …}      agent/accountdesk.py, agent/keydesk.py
+    {"do": "accounts", …} {"do": "keys", …}      agent/people/desk.py, agent/keys/desk.py
 
 Whatever cannot be met is {"error": sentence, "status": exit code}. Reads come from a read-only connection of their
 own. Who may connect is the socket's owner and group (mode 0660); who may change something is root and the agent's
-own user, by the peer credentials of the kernel. How many are answered at once: agent/lobby.py.
+own user, by the peer credentials of the kernel. How many are answered at once: agent/people/lobby.py.
 """
 
 import json
@@ -31,16 +31,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.byteaccount import of_terminal
 from agent.catalogue import Catalogue
 from agent.config import Config, Device
 from agent.drivers import driver_class
 from agent.errors import ControlError, TillwireError
-from agent.exports import redating
-from agent.lobby import REQUEST_LIMIT, Caller, Lobby, Places
+from agent.evidence.exports import redating
 from agent.model import Operation
+from agent.mqtt.byteaccount import of_terminal
 from agent.pasted import REFUSED, too_much_hex
-from agent.peer import Peer
+from agent.people.lobby import REQUEST_LIMIT, Caller, Lobby, Places
+from agent.people.peer import Peer
 from agent.state import shown
 from agent.store import Reader, Store
 from agent.timepiece import look, wall_ms

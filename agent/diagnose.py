@@ -20,20 +20,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent import exports, ledger
-from agent.addresses import without_login
-from agent.brokerlook import look, resolves
-from agent.byteaccount import of_terminal
+from agent import ledger
 from agent.config import Config, Device, load, merged
 from agent.errors import ConfigError, LedgerError, StoreError, TillwireError
-from agent.exports import Wanted
-from agent.exports import wanted as wanted
+from agent.evidence import exports
+from agent.evidence.exports import Wanted
+from agent.evidence.exports import wanted as wanted
 from agent.facts import Fact as Fact
 from agent.facts import Section as Section
 from agent.facts import Verdict
-from agent.probing import TRACE as TRACE
-from agent.probing import holders
-from agent.probing import probe as probe
+from agent.lines.addresses import without_login
+from agent.lines.probing import TRACE as TRACE
+from agent.lines.probing import holders
+from agent.lines.probing import probe as probe
+from agent.mqtt.brokerlook import look, resolves
+from agent.mqtt.byteaccount import of_terminal
 from agent.store import FILE, TAIL, Reader
 from agent.timepiece import synced, wall_ms
 

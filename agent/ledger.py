@@ -12,7 +12,7 @@ Kinds of rows and the keys they carry beside seq, at (wall clock, ms), up (monot
     start, stop     version, config (digest), store (how the store was found), clock (its quality), and key (the id
                     of the key that signs) or unsigned (why nothing is signed) | reason
     clock           was, now, jump_ms, quality      the wall clock was set, or its quality changed (agent/clock.py)
-    checkpoint      covers, hash, anchor, version, key, sig   signs the row before it (agent/checkpoints.py)
+    checkpoint      covers, hash, anchor, version, key, sig   signs the row before it (evidence/checkpoints.py)
     change          device, point, value, was, and when there is any: raw, inferred
     known           device, values {point: value}   points that are known again, unchanged, or for the first time
     unknown         device, points [point]          points whose value is older than its max_age
@@ -33,7 +33,7 @@ Kinds of rows and the keys they carry beside seq, at (wall clock, ms), up (monot
     account         event (added, removed, unlocked, changed, wrong), name, by, and role and group when it is new
     push            event, and more by event: what the centre sent and what became of it: staged (changes),
                     applying, rolling_back, committed, rolled_back, refused (of, reason, count), signers; frozen,
-                    thawed (by); command, command_ended, maintenance (until); trouble (agent/pushdesk.py)
+                    thawed (by); command, command_ended, maintenance (until); trouble (agent/pushing/desk.py)
     thread          name, error                     a thread that died and was started again
     store           event, clock, previous, carried, deleted   a store that was set aside, the head of its chain,
                     what became of its rows of ceremonies, and which older stores went for it

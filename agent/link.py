@@ -25,8 +25,8 @@ from tenacity import (
 from agent.config import Device, Line
 from agent.drivers import DRIVERS, SHARED, Driver, Shared
 from agent.errors import LinkError
+from agent.lines.ports import Port, open_port
 from agent.model import Heard, Operation, Outcome, Reading
-from agent.ports import Port, open_port
 
 REOPEN_MAX = 3.0
 """Seconds between attempts to open a port, at the most: looking is cheap, and a technician is waiting."""

@@ -15,35 +15,35 @@ from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any
 
 from agent import catalogue
-from agent.accountdesk import AccountDesk
-from agent.accounts import Accounts
 from agent.calling import insist
 from agent.clock import Instant
-from agent.committing import MANY, RETRY, Committing
 from agent.config import Config
 from agent.control import Control, Desk
 from agent.core import Core, Item
 from agent.diagnose import as_json, collect
+from agent.disk.committing import MANY, RETRY, Committing
 from agent.errors import ConfigError, StoreError
-from agent.inforce import Begun
+from agent.evidence.notary import Notary
 from agent.intake import drained, seen
-from agent.links import Links
+from agent.lines.links import Links
 from agent.messages import DeviceState
 from agent.model import Batch, Fence, Heard, Note, Operation, Outcome, Turn
-from agent.notary import Notary
-from agent.pushview import without
+from agent.mqtt.uplinks import Uplinks
+from agent.people.accounts import Accounts
+from agent.people.desk import AccountDesk
+from agent.pushing.inforce import Begun
+from agent.pushing.swapping import Difference, difference, links
+from agent.pushing.view import without
 from agent.recalling import answered, recalled, relearn
 from agent.state import published
 from agent.store import Reader, Store
-from agent.swapping import Difference, difference, links
 from agent.timepiece import boot_id, look
 from agent.uplink import Uplink
-from agent.uplinks import Uplinks
 from agent.workers import Worker, Workers
 
 if TYPE_CHECKING:
-    from agent.keyparts import KeyParts
-    from agent.pushparts import PushParts
+    from agent.keys.parts import KeyParts
+    from agent.pushing.parts import PushParts
 
 SUPERVISE = 1.0
 FLUSH = 5.0
@@ -174,7 +174,7 @@ class Service:
         if self.config.keys is None:
             return None
         # Imported here: a terminal into which no keys are loaded needs none of it in its memory.
-        from agent.keyparts import KeyParts
+        from agent.keys.parts import KeyParts
 
         identity, perform, config = self._notary.identity, self._links.perform, self.config
         take, keys, tried = self._queue.put, self.config.keys, lambda: self._pushes.tried if self._pushes else ""
@@ -184,7 +184,7 @@ class Service:
     def _make_pushes(self) -> "PushParts | None":
         if self._begun.pushed is None:
             return None
-        from agent.pushparts import Agent, PushParts  # as above
+        from agent.pushing.parts import Agent, PushParts  # as above
 
         keys = self._keys
         agent = Agent(

@@ -2,7 +2,7 @@
 
 One writer (the core thread) commits; `synchronous=FULL` in WAL mode makes each commit durable before it returns.
 The ledger is the outbox: delivery is the cursor `acked`, which moves only when the broker has acknowledged. It
-needs no fsync of its own, nor a write with each commit (agent/cursor.py).
+needs no fsync of its own, nor a write with each commit (agent/disk/cursor.py).
 
 When a value was last *seen* lives in memory only: an agent that was just started has seen nothing yet.
 """
@@ -15,27 +15,27 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from agent import aside
-from agent.carrying import carry
-from agent.cursor import AGE, Cursor
-from agent.datafolder import Folder
+from agent.disk import aside
+from agent.disk.carrying import carry
+from agent.disk.cursor import AGE, Cursor
+from agent.disk.datafolder import Folder
+from agent.disk.opening import TAIL as TAIL
+from agent.disk.opening import check
+from agent.disk.pruning import Cut, carry_out, told
+from agent.disk.reading import KEPT as KEPT
+from agent.disk.reading import Ahead as Ahead
+from agent.disk.reading import Reader as Reader
+from agent.disk.reading import border
+from agent.disk.room import Room
+from agent.disk.schema import SCHEMA as SCHEMA
+from agent.disk.schema import connect, insert, remember, transaction, write_again
 from agent.errors import LedgerError, StoreCorrupt, StoreError, StoreFull
 from agent.ledger import Linked, chained
 from agent.model import Batch
-from agent.opening import TAIL as TAIL
-from agent.opening import check
-from agent.pruning import Cut, carry_out, told
-from agent.reading import KEPT as KEPT
-from agent.reading import Ahead as Ahead
-from agent.reading import Reader as Reader
-from agent.reading import border
-from agent.room import Room
-from agent.schema import SCHEMA as SCHEMA
-from agent.schema import connect, insert, remember, transaction, write_again
 
 FILE = "store.db"
 CHECKPOINT = "checkpoint"
-"""The kind of row that signs what is before it (agent/checkpoints.py)."""
+"""The kind of row that signs what is before it (agent/evidence/checkpoints.py)."""
 CAP = 256 * 1024 * 1024
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class Store:
     """The one writer. `found` says how the file was found: "new", "good", or why the old one was set aside;
     `carried` what became of its kept rows, `deleted` which older stores went for it.
 
-    cap     bytes that the file and its log may take (agent/pruning.py); `room` keeps them below it
+    cap     bytes that the file and its log may take (agent/disk/pruning.py); `room` keeps them below it
     locked  the folder, if this agent has it already; `close` lets another agent have it
 
     on_commit(urgent) is called after each commit, outside the lock.

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from agent.addresses import broker_address, broker_table
 from agent.drivers import Access
-from agent.keytable import Keys
+from agent.keys.table import Keys
+from agent.lines.addresses import broker_address, broker_table
 
 LOCAL = ("terminal", "control", "keys", "push")
 """The tables that are the technician's alone: who the terminal is, who may do what to it. No push changes them."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.config import Tls
-from agent.nodes import not_regular
+from agent.lines.nodes import not_regular
 
 DAYS_LEFT = 30
 """Days before its end at which a certificate is to be renewed: as long as a terminal may be offline."""

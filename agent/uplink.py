@@ -18,18 +18,18 @@ from random import SystemRandom
 from typing import Any
 
 from agent import messages
-from agent.answers import Answers
-from agent.brokers import Brokers
-from agent.byteaccount import of_terminal
 from agent.config import Config
 from agent.errors import StoreError, UplinkError, UplinkRefused
-from agent.inbox import Inbox
-from agent.outbox import Outbox
-from agent.posting import Post
-from agent.proof import Proof
-from agent.publishing import Publishing, StateOf
-from agent.refusals import Refusal
-from agent.saying import Saying
+from agent.mqtt.answers import Answers
+from agent.mqtt.brokers import Brokers
+from agent.mqtt.byteaccount import of_terminal
+from agent.mqtt.inbox import Inbox
+from agent.mqtt.outbox import Outbox
+from agent.mqtt.posting import Post
+from agent.mqtt.proof import Proof
+from agent.mqtt.publishing import Publishing, StateOf
+from agent.mqtt.refusals import Refusal
+from agent.mqtt.saying import Saying
 from agent.store import Reader, Store
 from agent.timepiece import wall_ms
 from agent.tls import Credentials
@@ -53,8 +53,8 @@ class Uplink:
     state_of  (reader, device, session) -> its present state
     removed   names that are not configured any more: their retained state is taken away
     trouble   what is wrong with this terminal's store, as a sentence; empty when nothing is
-    hear      is given what the centre sends (agent/inbox.py); without it, or without [push] in the configuration,
-              nothing is subscribed to
+    hear      is given what the centre sends (agent/mqtt/inbox.py); without it, or without [push] in the
+              configuration, nothing is subscribed to
     outbox    what an uplink before this one had still to tell
     inbox     whether anything is heard; None when nothing is subscribed to
 
@@ -117,7 +117,7 @@ class Uplink:
         return self.status[0] == "connected"
 
     def traffic(self) -> dict[str, Any]:
-        """What the line has carried (agent/byteaccount.py)."""
+        """What the line has carried (agent/mqtt/byteaccount.py)."""
         return self._account.shown(wall_ms())
 
     def adopt(self, config: Config) -> None:
@@ -138,7 +138,7 @@ class Uplink:
 
     def tell(self, suffix: str, payload: bytes, retain: bool) -> None:
         """Publish this below the terminal's topic, before states and rows, until the broker has it. For any thread.
-        Raises UplinkError when it is too large (agent/outbox.py)."""
+        Raises UplinkError when it is too large (agent/mqtt/outbox.py)."""
         self.outbox.put(suffix, payload, retain)
         if self.connected:
             self._ring()

@@ -26,8 +26,8 @@ import psutil
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.crypto.signing import CONFIGURATION
-from agent.inforce import begin
 from agent.messages import topic
+from agent.pushing.inforce import begin
 from agent.service import Service
 from bench.processes import processes, settle
 from hwsim.ups import Ups

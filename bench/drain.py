@@ -237,7 +237,8 @@ def profile(folder: Path, count: float) -> list[Row]:
     """On what the time of a drain goes: the parts one by one, without a broker."""
     import zlib
 
-    from agent import messages, posting, publishing
+    from agent import messages
+    from agent.mqtt import posting, publishing
 
     with tempfile.TemporaryDirectory(dir=folder) as name:
         store = Store(Path(name) / "data", "ATM-0001")

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.config import Config, parse
-from agent.inforce import Begun
 from agent.model import Heard, Reading
-from agent.posting import of_kernel
+from agent.mqtt.posting import of_kernel
+from agent.pushing.inforce import Begun
 from agent.service import Service
 from tests.authority import Authority
 from tests.unplugged import DEVICES, UNITS, lived
@@ -229,7 +229,7 @@ from pathlib import Path
 from agent import catalogue
 from importlib import resources
 from agent.core import Core
-from agent.delivery import Delivery
+from agent.mqtt.delivery import Delivery
 from agent.faults import Faults
 from agent.model import Heard, Reading
 from agent.store import Store

@@ -11,7 +11,7 @@ from agent.config import merged
 from agent.crypto import signing
 from agent.crypto.signing import CONFIGURATION
 from agent.pushes import Site, Standing, judge, read
-from agent.shelf import Shelf
+from agent.pushing.shelf import Shelf
 from bench.agents import Agent, Centre, Twins, alone, envelope, tables
 from bench.line import Toll
 from tests.authority import Authority

@@ -136,7 +136,7 @@ DISK = """
 import sys, threading, time
 from pathlib import Path
 from agent.config import parse
-from agent.inforce import Begun
+from agent.pushing.inforce import Begun
 from agent.model import Heard, Reading
 from agent.service import Service
 from bench.storing import written

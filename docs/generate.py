@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from agent import probation
 from agent.crypto.steps import picture
 from agent.messages import asyncapi
 from agent.points import POINTS
+from agent.pushing import probation
 
 HERE = Path(__file__).parent
 

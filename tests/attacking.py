@@ -18,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.crypto.signing import COMMAND, CONFIGURATION
 from agent.messages import topic
-from agent.pushreports import digest_of
+from agent.pushing.reports import digest_of
 from hwsim.subscriber import Account
 from tests.pushing import DAY, KEYS, TRUSTED, command, configuration, sealed
 from tests.whole import BIN, Site, site, wait

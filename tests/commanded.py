@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.commanding import Commanding
 from agent.crypto.signing import COMMAND, Accepted, Signer
-from agent.errands import Reach
-from agent.memory import Memory
+from agent.disk.slips import Slips
 from agent.messages import DeviceState, PointState, Result
-from agent.outbox import Outbox
+from agent.mqtt.outbox import Outbox
 from agent.pushes import COMMANDS, Push, read
-from agent.slips import Slips
+from agent.pushing.commanding import Commanding
+from agent.pushing.errands import Reach
+from agent.pushing.memory import Memory
 from agent.tables import Push as Table
 from tests.pushing import KEYS, NOW, command, payload
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.conducting import Conducting
 from agent.crypto import steps
 from agent.crypto.orders import Order
 from agent.crypto.steps import Ask, Login, State
-from agent.keytable import Keys
+from agent.keys.conducting import Conducting
+from agent.keys.table import Keys
 from agent.model import Heard, Note, Operation, Outcome, Reading
 from agent.timepiece import wall_ms
 from tests.ceremonies import BLOCK, DIGEST, HEADER, PEOPLE, SITE, Epp, destroy_order, order

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from agent import __main__ as agent
-from agent import pushparts  # noqa: F401 - imported once, for all lives
-from agent.memory import Memory
-from agent.shelf import Shelf, Step
+from agent.pushing.memory import Memory
+from agent.pushing.shelf import Shelf, Step
 
 
 def mortal(folder: Path) -> None:

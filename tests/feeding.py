@@ -9,8 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
-from agent.inforce import begin
 from agent.model import Note
+from agent.pushing.inforce import begin
 from agent.service import Service
 
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
-from agent.accounts import WRONG, Account, Accounts, WrongPassword
 from agent.crypto.signing import Keyring
-from agent.keydesk import KeyDesk
-from agent.peer import Peer
+from agent.keys.desk import KeyDesk
+from agent.people.accounts import WRONG, Account, Accounts, WrongPassword
+from agent.people.peer import Peer
 from tests.ceremonies import DIGEST, PEOPLE, SITE
 from tests.conductor import Stage
 

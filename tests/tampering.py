@@ -6,11 +6,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agent import checkpoints, ledger
-from agent.audit import Audit
-from agent.checkpoints import Place
+from agent import ledger
 from agent.crypto.ed25519 import PublicKey, SigningKey
-from agent.exports import Wanted, export
+from agent.evidence import checkpoints
+from agent.evidence.audit import Audit
+from agent.evidence.checkpoints import Place
+from agent.evidence.exports import Wanted, export
 from tests.test_checkpoints import Agent
 
 Lines = list[bytes]

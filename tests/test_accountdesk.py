@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from agent.accountdesk import AccountDesk
-from agent.accounts import Accounts
 from agent.errors import ControlError
 from agent.model import Note
-from agent.peer import Peer
+from agent.people.accounts import Accounts
+from agent.people.desk import AccountDesk
+from agent.people.peer import Peer
 
 FIRST, OWN = "first password", "a password of my own"
 ROOT, STRANGER = Peer(0, "session-1"), Peer(2**31 - 7, "session-2")

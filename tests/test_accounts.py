@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.accounts import LOCKED_MS, TRIES, Accounts
 from agent.crypto.passwords import fits, hashed
 from agent.errors import ControlError
+from agent.people.accounts import LOCKED_MS, TRIES, Accounts
 
 FIRST, OWN = "first password", "a password of my own"
 
@@ -100,7 +100,7 @@ def test_a_try_is_counted_before_it_is_judged(
     def plug(password: str, kept: str) -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("agent.accounts.fits", plug)
+    monkeypatch.setattr("agent.people.accounts.fits", plug)
     for _ in range(TRIES):
         with pytest.raises(KeyboardInterrupt):
             people.person("wang", "no")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.answering import PATIENCE, Answering
 from agent.calling import insist
 from agent.model import Batch, Heard, Reading, StoredPoint
+from agent.pushing.answering import PATIENCE, Answering
+from agent.pushing.remembered import LONGEST_FREEZE_MS, Freeze
 from agent.recalling import answered
-from agent.remembered import LONGEST_FREEZE_MS, Freeze
 from agent.store import Store
 from agent.tables import Device
 

@@ -18,8 +18,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.config import Config, Tls
-from agent.connection import Connection
 from agent.messages import HEARD
+from agent.mqtt.connection import Connection
 from agent.tls import context
 from hwsim.subscriber import Account
 from tests.authority import Authority

@@ -5,8 +5,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.brokers import STABLE, Brokers
-from agent.refusals import of_alert, of_code
+from agent.mqtt.brokers import STABLE, Brokers
+from agent.mqtt.refusals import of_alert, of_code
 
 A, B, C = ("a", 1), ("b", 2), ("c", 3)
 

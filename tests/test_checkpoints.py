@@ -11,18 +11,19 @@ from typing import Any
 
 import pytest
 
-from agent import checkpoints, ledger
-from agent.checkpoints import DAY_MS, HOUR, ROWS, Calendar, Place
+from agent import ledger
 from agent.cli import asking
 from agent.clock import Instant
 from agent.config import load
 from agent.crypto.ed25519 import PublicKey, SigningKey
 from agent.crypto.signing import pae
 from agent.errors import EnvelopeRefused
-from agent.identity import open_identity
-from agent.inforce import begin
+from agent.evidence import checkpoints
+from agent.evidence.checkpoints import DAY_MS, HOUR, ROWS, Calendar, Place
+from agent.evidence.identity import open_identity
+from agent.evidence.notary import Notary
 from agent.model import Batch
-from agent.notary import Notary
+from agent.pushing.inforce import begin
 from agent.service import Service
 from agent.store import Reader, Store
 from tests.whole import wait

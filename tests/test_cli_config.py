@@ -17,8 +17,8 @@ import typer.main
 import agent.cli
 from agent.cli import wording
 from agent.cli.configtexts import REASONS, TEXTS
-from agent.probation import Probation
 from agent.pushes import REASONS as SENTENCES
+from agent.pushing.probation import Probation
 from tests.clerk import Clerk
 from tests.pushing import NOW
 from tests.pushsite import tillwire

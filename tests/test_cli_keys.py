@@ -1,6 +1,6 @@
 """`tillwire keys` and `tillwire accounts`: what people see, what the agent is asked, and how a command ends.
 
-At first with a clerk at the socket, who answers as agent/keydesk.py does; at the end with the agent itself.
+At first with a clerk at the socket, who answers as agent/keys/desk.py does; at the end with the agent itself.
 """
 
 import json

@@ -17,8 +17,8 @@ from agent.cli import asking
 from agent.clock import STEP, Clock, Instant, Offsets, Trail
 from agent.core import Core
 from agent.faults import Faults
-from agent.inforce import begin
 from agent.model import Heard, Note, Reading, StoredPoint
+from agent.pushing.inforce import begin
 from agent.service import Service
 from agent.timepiece import look
 from agent.watch import Watch

@@ -15,16 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.commanding import A_MINUTE, KEPT_LETTERS, LONGEST, WAITS
-from agent.errands import ERRANDS
+from agent.disk.slips import LARGEST as SLIP
+from agent.disk.slips import Slips
 from agent.errors import ControlError, EnvelopeRefused, PushRefused, StoreError
-from agent.memory import COMMANDS as FILE
 from agent.pushes import COMMANDS
+from agent.pushing.commanding import A_MINUTE, KEPT_LETTERS, LONGEST, WAITS
+from agent.pushing.errands import ERRANDS
+from agent.pushing.memory import COMMANDS as FILE
+from agent.pushing.remembered import COMMANDS as MOST
+from agent.pushing.remembered import Command, Commands
 from agent.ration import MINUTE, Ration
-from agent.remembered import COMMANDS as MOST
-from agent.remembered import Command, Commands
-from agent.slips import LARGEST as SLIP
-from agent.slips import Slips
 from agent.tables import Push as Table
 from tests.commanded import ALL, PEOPLE, RIGHT, Till, fail, push, remembered
 from tests.pushing import NOW

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from agent.conducting import BY
 from agent.crypto import steps
 from agent.crypto.steps import State
 from agent.errors import ControlError
-from agent.keyguard import PREFIX
+from agent.keys.conducting import BY
+from agent.keys.guard import PREFIX
+from agent.keys.surveying import HOURLY
 from agent.model import Heard, Note, Operation, Outcome, Reading
-from agent.surveying import HOURLY
 from tests.ceremonies import BLOCK, DIGEST, HEADER, KEY_PARTS, SITE, Epp, block_order, kcv, whole
 from tests.conductor import COUNTERS, Stage, begun, destroy_today, fresh, today
 

@@ -8,14 +8,14 @@ from typing import cast
 
 import pytest
 
-from agent.conducting import BY
 from agent.crypto import steps
 from agent.crypto.ceremony import Ceremony
 from agent.crypto.steps import State
 from agent.errors import BlockRefused, ControlError
-from agent.inforce import Begun
+from agent.keys.conducting import BY
 from agent.model import Heard, Operation, Outcome
-from agent.pushparts import PushParts
+from agent.pushing.inforce import Begun
+from agent.pushing.parts import PushParts
 from agent.service import Service
 from agent.workers import Worker
 from tests.ceremonies import SITE

@@ -9,7 +9,7 @@ import pytest
 from agent.crypto import steps
 from agent.crypto.steps import State
 from agent.errors import StoreError
-from agent.keyparts import KeyParts
+from agent.keys.parts import KeyParts
 from agent.model import Heard, Reading
 from tests.ceremonies import SITE
 from tests.conductor import COUNTERS, Stage, begun, today

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.lobby import CLIENTS, MINE, OWN
+from agent.people.lobby import CLIENTS, MINE, OWN
 from tests.whole import Site, site, wait
 
 UPS = '\n[devices.ups1]\nkind = "ups"\nport = "./none"\n'

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.byteaccount import of_terminal
-from agent.committing import OFTEN, WITHIN, Committing
 from agent.config import parse
+from agent.disk.committing import OFTEN, WITHIN, Committing
 from agent.errors import StoreCorrupt, StoreError
 from agent.model import Batch, Fault, StoredPoint
-from agent.outbox import Outbox
-from agent.publishing import Publishing
+from agent.mqtt.byteaccount import of_terminal
+from agent.mqtt.outbox import Outbox
+from agent.mqtt.publishing import Publishing
 from agent.store import FILE, Reader, Store
 from tests.test_disk import MIB, Core, fill, row
 from tests.unplugged import Unplugged

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.delivery import Delivery
+from agent.mqtt.delivery import Delivery
 
 
 def test_the_cursor_waits_for_the_oldest_message() -> None:

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from agent import diagnose
-from agent.brokerlook import REACH_PATIENCE
 from agent.config import Config, load
 from agent.diagnose import Fact, Section
 from agent.errors import ConfigError, LinkError, StoreError
+from agent.lines.probing import holders, probe
 from agent.model import Batch
-from agent.probing import holders, probe
+from agent.mqtt.brokerlook import REACH_PATIENCE
 from agent.store import Store
 
 LIVE = {"threads": {"core": True}, "deaths": {}, "queue": 0, "uplink": ("connected", "to nowhere"), "store": "good"}

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from agent.committing import MANY, Committing
-from agent.datafolder import LOW
+from agent.disk.committing import MANY, Committing
+from agent.disk.datafolder import LOW
+from agent.disk.reading import Reader
+from agent.disk.schema import PAGE
 from agent.errors import StoreCorrupt, StoreError, StoreFull
-from agent.inforce import begin
 from agent.ledger import chained
 from agent.model import Batch, Fault, Heard, Note, Reading, StoredPoint
-from agent.reading import Reader
-from agent.schema import PAGE
+from agent.pushing.inforce import begin
 from agent.service import Service
 from agent.store import Store
 from tests.whole import Site, site, wait

@@ -12,7 +12,7 @@ from agent.crypto.holdings import Holdings
 from agent.crypto.orders import Order, Site, check
 from agent.crypto.phrases import CAUSES, REFUSALS
 from agent.crypto.signing import ORDER, Rule, accept
-from agent.keytable import ROLES, keyring
+from agent.keys.table import ROLES, keyring
 from hwsim import drill_papers
 from hwsim.drill_papers import GROUPS, PUBLISHED, Paper, mistyped
 from hwsim.drill_story import Done, Seen, Step, load, mistake

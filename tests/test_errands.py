@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-from agent.commanding import LONGEST, PARTS, parts
 from agent.crypto.signing import ORDER, Envelope
 from agent.diagnose import as_json, collect
-from agent.errands import checks, counts
 from agent.errors import ControlError
 from agent.messages import PointState, Result, compact
 from agent.model import Batch
-from agent.outbox import LARGEST
+from agent.mqtt.outbox import LARGEST
+from agent.mqtt.uplinks import Uplinks
 from agent.points import CASH, POINTS
-from agent.rebooting import reboot
+from agent.pushing.commanding import LONGEST, PARTS, parts
+from agent.pushing.errands import checks, counts
+from agent.pushing.rebooting import reboot
 from agent.store import Store
 from agent.timepiece import wall_ms
-from agent.uplinks import Uplinks
 from agent.workers import Workers
 from tests.ceremonies import order
 from tests.commanded import Till, device, fail, push, remembered

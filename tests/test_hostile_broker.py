@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.answers import NOBODY
 from agent.config import Config
+from agent.mqtt.answers import NOBODY
 from agent.store import Store
 from agent.uplink import Uplink
 from tests.hostile_broker import HostileBroker, Message, Session, hostile

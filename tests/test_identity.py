@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from agent import identity
 from agent.crypto.ed25519 import SigningKey
 from agent.crypto.keepers import CREDENTIAL, Credential, Keeper, Machine
 from agent.crypto.sealing import FILE, Mark, SecretStore
 from agent.crypto.tpm import Tpm
-from agent.identity import Identity, open_identity
+from agent.evidence import identity
+from agent.evidence.identity import Identity, open_identity
 from tests.strangers import chip
 
 BOTH = """
 import sys
 from pathlib import Path
 from agent.crypto.keepers import Machine
-from agent.identity import open_identity
+from agent.evidence.identity import open_identity
 
 folder = Path(sys.argv[1])
 print("ready", flush=True)

@@ -14,9 +14,9 @@ import pytest
 
 from agent import messages, uplink
 from agent.config import Config, Tls
-from agent.connection import BESIDE, CHUNK, LARGEST, MOST, Connection
 from agent.diagnose import collect
 from agent.errors import UplinkError
+from agent.mqtt.connection import BESIDE, CHUNK, LARGEST, MOST, Connection
 from agent.tls import context
 from tests.authority import Authority
 from tests.hostile_broker import HostileBroker, Message, Session, hostile

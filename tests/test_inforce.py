@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from agent.applying import Applying, Hands
-from agent.commanding import Commanding
 from agent.crypto.signing import CONFIGURATION, TRUST
 from agent.crypto.trust import Trust
 from agent.errors import StoreError
-from agent.inforce import Begun, Pushed, begin
-from agent.judging import SIGNERS, Judging
-from agent.pushdesk import PushDesk
-from agent.pushreports import Reports, digest_of
+from agent.pushing.applying import Applying, Hands
+from agent.pushing.commanding import Commanding
+from agent.pushing.desk import PushDesk
+from agent.pushing.inforce import Begun, Pushed, begin
+from agent.pushing.judging import SIGNERS, Judging
+from agent.pushing.reports import Reports, digest_of
 from tests.commanded import Till
 from tests.pushing import KEYS, NOW, TRUSTED, configuration, person, rotation, sealed
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from agent.accounts import TRIES, Accounts, WrongPassword
-from agent.accounts import WRONG as WRONG_LOGIN
 from agent.crypto.ed25519 import SigningKey
 from agent.crypto.signing import ORDER, Envelope
 from agent.errors import ControlError
+from agent.people.accounts import TRIES, Accounts, WrongPassword
+from agent.people.accounts import WRONG as WRONG_LOGIN
 from agent.timepiece import wall_ms
 from tests.interrupting import ENDED, Terminal
 from tests.keysite import block_of, good, running

@@ -11,12 +11,12 @@ from agent.crypto.holdings import DAY_MS, Holdings, fold
 from agent.crypto.kcv import Kcv
 from agent.crypto.phrases import Words
 from agent.crypto.steps import Ask
-from agent.keyguard import PREFIX, REPEAT, SIGN_ONS, KeyGuard
-from agent.keytable import Keys
+from agent.keys.guard import PREFIX, REPEAT, SIGN_ONS, KeyGuard
+from agent.keys.surveying import AGAIN, HOURLY, PATIENCE, SOON
+from agent.keys.table import Keys
 from agent.model import Heard, Note, Operation, Outcome
 from agent.pasted import is_name
 from agent.ration import MINUTE
-from agent.surveying import AGAIN, HOURLY, PATIENCE, SOON
 from tests.ceremonies import SITE, WALL, Epp, Terminal, kcv, order, whole
 
 TMK = ("loaded", whole(2))

@@ -10,7 +10,7 @@ from agent.crypto.ed25519 import PublicKey, SigningKey
 from agent.crypto.secret import Secret
 from agent.crypto.signing import ORDER, Rule
 from agent.errors import ConfigError
-from agent.keytable import ROLES, Keys, keyring, parted, signers
+from agent.keys.table import ROLES, Keys, keyring, parted, signers
 
 TABLES = """
 [terminal]

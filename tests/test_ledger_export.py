@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from agent import ledger
-from agent.audit import MANY, Audit, parted
 from agent.crypto.ed25519 import PublicKey
+from agent.disk.schema import transaction
 from agent.errors import ControlError, StoreCorrupt
-from agent.exports import Wanted, wanted
+from agent.evidence.audit import MANY, Audit, parted
+from agent.evidence.exports import Wanted, wanted
 from agent.model import Batch
-from agent.schema import transaction
 from agent.store import Reader
 from tests.tampering import (
     COUNT,

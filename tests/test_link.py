@@ -17,9 +17,9 @@ import serial
 from agent.config import Device
 from agent.drivers import DRIVERS
 from agent.errors import LinkError
+from agent.lines.ports import open_port
 from agent.link import Link
 from agent.model import Heard, Operation, Outcome, Reading
-from agent.ports import open_port
 from tests.whole import Site, site, wait
 
 UPS = '\n[devices.ups1]\nkind = "ups"\nport = "./atm1/ups1"\n'

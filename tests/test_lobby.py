@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ControlError
-from agent.lobby import CLIENTS, MINE, OWN, PATIENCE, REQUEST_LIMIT, STOPS, USER, Lobby, Places
-from agent.peer import Peer
+from agent.people.lobby import CLIENTS, MINE, OWN, PATIENCE, REQUEST_LIMIT, STOPS, USER, Lobby, Places
+from agent.people.peer import Peer
 
 ROOT, OWNER = Peer(0, "session-1"), Peer(os.getuid(), "session-2")
 LI, WANG, SUN = (Peer(2**31 - number, f"session-{number}") for number in (7, 8, 9))

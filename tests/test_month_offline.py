@@ -17,10 +17,10 @@ from paho.mqtt import publish
 from agent import catalogue
 from agent.clock import Instant
 from agent.core import Core
+from agent.disk.reading import Reader
 from agent.faults import Faults
 from agent.messages import DeviceState, SessionDevice
 from agent.model import Heard, Reading
-from agent.reading import Reader
 from agent.state import published
 from agent.store import FILE, Store
 from agent.uplink import Uplink

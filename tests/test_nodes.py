@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import nodes
 from agent.config import Tls, merged, single
 from agent.errors import ConfigError, LinkError
-from agent.ports import open_port
+from agent.lines import nodes
+from agent.lines.ports import open_port
 from agent.tls import context
 
 OWN = b'[terminal]\norg = "coop"\nid = "ATM-0001"\ndata = "data"\n'

@@ -14,8 +14,8 @@ from agent.crypto.orders import Order
 from agent.crypto.signing import ORDER, Envelope, Keyring, Signer
 from agent.crypto.steps import Login, State
 from agent.errors import ControlError
-from agent.orderdesk import CHANGES, WAITED_FOR, OrderDesk, waiting_orders
-from agent.peer import Peer
+from agent.keys.orderdesk import CHANGES, WAITED_FOR, OrderDesk, waiting_orders
+from agent.people.peer import Peer
 from agent.ration import MINUTE, Tally
 from agent.timepiece import wall_ms
 from tests.ceremonies import SITE, order

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from agent import messages
+from agent.centre.fleet import Fleet
 from agent.errors import UplinkError
-from agent.fleet import Fleet
 from agent.messages import Result, compact, too_large, topic
-from agent.outbox import LARGEST as LARGEST_LETTER
-from agent.outbox import MOST as MOST_LETTERS
-from agent.outbox import Outbox
+from agent.mqtt.outbox import LARGEST as LARGEST_LETTER
+from agent.mqtt.outbox import MOST as MOST_LETTERS
+from agent.mqtt.outbox import Outbox
 from hwsim.subscriber import Account
 from tests.hostile_broker import Message, Session, hostile
 from tests.test_docs import validator

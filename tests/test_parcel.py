@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from agent import parcel
+from agent.centre import parcel
+from agent.centre.fleet import Seen
 from agent.crypto.signing import COMMAND, CONFIGURATION, TRUST, Envelope, Signer
 from agent.crypto.trust import Trust
 from agent.errors import EnvelopeRefused, PushRefused
-from agent.fleet import Seen
 from agent.messages import Result
 from tests.pushing import DAY, NOW, TRUSTED, command, configuration, person, rotation, sealed
 

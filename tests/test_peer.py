@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.peer import Peer, peer, session_of
+from agent.people.peer import Peer, peer, session_of
 
 CALLER = """
 import os, socket, sys

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agent.probation import STATES, TRANSITIONS, Probation, awaited, picture
+from agent.pushing.probation import STATES, TRANSITIONS, Probation, awaited, picture
 
 ROOT = Path(__file__).parent.parent
 DEVICES = ("card1", "epp1", "panel1", "ups1")

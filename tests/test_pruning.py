@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from agent.config import parse
+from agent.disk.room import SLICES
 from agent.errors import ConfigError, StoreError, StoreFull
 from agent.model import Batch, StoredPoint
-from agent.room import SLICES
 from agent.store import FILE, Reader, Store
 
 KIB = 1024

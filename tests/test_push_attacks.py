@@ -10,8 +10,8 @@ import pytest
 
 from agent.crypto.signing import CONFIGURATION, TRUST, Envelope
 from agent.crypto.trust import Trust
-from agent.pending import A_MINUTE
-from agent.pushreports import digest_of
+from agent.pushing.pending import A_MINUTE
+from agent.pushing.reports import digest_of
 from tests.attacking import ORDER, SIGNERS, Ground, Till, ground, now, printer, ups
 from tests.pushing import DAY, KEYS, configuration, payload, person, rotation, sealed
 from tests.whole import wait

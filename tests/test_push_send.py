@@ -4,11 +4,11 @@ import signal
 
 import pytest
 
-from agent.centre import Centre, broker
+from agent.centre.broker import Centre, broker
+from agent.centre.fleet import Fleet
 from agent.cli.sending import alone
 from agent.crypto.signing import COMMAND, TRUST
 from agent.errors import UplinkError
-from agent.fleet import Fleet
 from agent.messages import topic
 from tests.pushsite import Site, kept
 from tests.pushsite import site as site

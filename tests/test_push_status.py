@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from agent.centre.fleet import Fleet, standing
+from agent.centre.rollout import Answer, Rollout
 from agent.cli.rolloutviews import picture
 from agent.crypto.signing import CHECKPOINT, Envelope
-from agent.fleet import Fleet, standing
 from agent.messages import Birth, Death, Reported, compact, topic
-from agent.rollout import Answer, Rollout
 from tests.authority import Authority
 from tests.pushsite import Site, kept, tillwire
 from tests.pushsite import site as site

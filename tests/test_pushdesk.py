@@ -10,25 +10,25 @@ from typing import Any
 
 import pytest
 
-from agent.applying import Applying, Ended, Hands
+from agent.centre.fleet import Seen
+from agent.centre.parcel import read as parcel
 from agent.clock import Quality
 from agent.config import Config, parse
 from agent.crypto.signing import CONFIGURATION, TRUST, Envelope
 from agent.crypto.trust import Trust
 from agent.errors import ControlError, PushRefused, StoreError
-from agent.fleet import Seen
-from agent.inforce import Begun, Pushed
-from agent.judging import DESIRED, SIGNERS, Judging
 from agent.messages import Reported
 from agent.model import Heard, Reading
-from agent.parcel import read as parcel
-from agent.pending import A_MINUTE
-from agent.pushdesk import PushDesk
 from agent.pushes import kept
-from agent.pushreports import Reports, digest_of
+from agent.pushing.applying import Applying, Ended, Hands
+from agent.pushing.desk import PushDesk
+from agent.pushing.inforce import Begun, Pushed
+from agent.pushing.judging import DESIRED, SIGNERS, Judging
+from agent.pushing.pending import A_MINUTE
+from agent.pushing.reports import Reports, digest_of
+from agent.pushing.shelf import Shelf
+from agent.pushing.swapping import difference
 from agent.ration import MINUTE
-from agent.shelf import Shelf
-from agent.swapping import difference
 from tests.commanded import Till
 from tests.pushing import DAY, NOW, TRUSTED, configuration, person, rotation, sealed
 

@@ -15,14 +15,14 @@ from agent.config import parse
 from agent.crypto.signing import CONFIGURATION, TRUST, Accepted
 from agent.crypto.trust import Trust
 from agent.errors import ControlError
-from agent.inforce import Begun, Pushed
 from agent.messages import Reported
-from agent.peer import Peer
+from agent.people.peer import Peer
 from agent.pushes import REASONS as SENTENCES
 from agent.pushes import Push, read
-from agent.pushview import Seen, shown, without
-from agent.remembered import Decision, Decisions, Freeze
-from agent.shelf import Shelf
+from agent.pushing.inforce import Begun, Pushed
+from agent.pushing.remembered import Decision, Decisions, Freeze
+from agent.pushing.shelf import Shelf
+from agent.pushing.view import Seen, shown, without
 from tests.pushing import NOW, TRUSTED, configuration, payload, person, rotation, sealed
 from tests.test_cli_config import FOUND, PENDING, WAITING
 

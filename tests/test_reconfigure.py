@@ -18,9 +18,9 @@ import pytest
 
 from agent.config import Config, load
 from agent.errors import ConfigError
-from agent.inforce import begin
 from agent.messages import Reported, compact
 from agent.model import Fence, Heard, Operation, Reading
+from agent.pushing.inforce import begin
 from agent.service import Service
 from hwsim.subscriber import Account
 from tests.whole import Site, free_port, site, wait

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.rollout import Answer, Ask, Done, Offline, Rollout, Send, Stop, loaded, staged
+from agent.centre.rollout import Answer, Ask, Done, Offline, Rollout, Send, Stop, loaded, staged
 
 COMMITTED = Answer("committed")
 PATIENCE = 10.0

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from agent.committing import MANY, PIECE
+from agent.disk.committing import MANY, PIECE
+from agent.disk.pruning import LOG, SLICE
+from agent.disk.sifting import MOST
 from agent.errors import StoreCorrupt, StoreFull
-from agent.inforce import begin
 from agent.model import Batch, Fault, Heard, Operation, Outcome, StoredPoint
-from agent.pruning import LOG, SLICE
+from agent.pushing.inforce import begin
 from agent.service import Service
-from agent.sifting import MOST
 from agent.store import FILE, Store
 from tests.test_disk import FLEET, MIB, UPS, Core, fill, row, use_up, whole
 from tests.whole import Site

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.inforce import begin
-from agent.schema import PAGE
+from agent.disk.schema import PAGE
+from agent.pushing.inforce import begin
 from agent.service import Service
 from agent.store import Reader
 from tests.whole import Site, site, wait

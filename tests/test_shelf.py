@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import StoreError
-from agent.probation import TRANSITIONS
-from agent.remembered import COMMANDS, DECISIONS, Command, Commands, Decision, Decisions
-from agent.shelf import BEFORE, EVIDENCE, IN_FORCE, REJECTED, STAGED, STEP, Recovered, Shelf, Step
+from agent.pushing.probation import TRANSITIONS
+from agent.pushing.remembered import COMMANDS, DECISIONS, Command, Commands, Decision, Decisions
+from agent.pushing.shelf import BEFORE, EVIDENCE, IN_FORCE, REJECTED, STAGED, STEP, Recovered, Shelf, Step
 from tests.powercut.lives import digest, envelope
 from tests.powercut.runs import FAST, Recorder
 

@@ -17,7 +17,7 @@ from websockets.sync.server import Server, ServerConnection, serve
 from agent.config import Tls
 from agent.drivers.framing import Records, record
 from agent.errors import LinkError
-from agent.sockets import LARGEST, Sockets
+from agent.lines.sockets import LARGEST, Sockets
 from tests.authority import Authority
 from tests.whole import free_port
 
@@ -181,7 +181,7 @@ def test_what_is_no_websocket_server_is_missing() -> None:
 
 
 def test_a_publisher_that_starts_late_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.sockets.LOOK", 0.3)
+    monkeypatch.setattr("agent.lines.sockets.LOOK", 0.3)
     try:
         first, late = serve(answer, "127.0.0.1", 5850), serve(answer, "127.0.0.1", 5853)
     except OSError:

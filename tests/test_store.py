@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from agent import ledger
-from agent.cursor import AGE, ROWS, Cursor
+from agent.disk.cursor import AGE, ROWS, Cursor
+from agent.disk.schema import PAGE
 from agent.errors import LedgerError, StoreCorrupt, StoreError
 from agent.model import Batch, Fault, StoredPoint
-from agent.schema import PAGE
 from agent.store import FILE, TAIL, Reader, Store
 
 

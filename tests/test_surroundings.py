@@ -2,9 +2,9 @@
 
 import pytest
 
+from agent.keys.surroundings import GONE, SILENT, Watched
 from agent.model import Heard, Outcome, Reading
 from agent.points import lookup
-from agent.surroundings import GONE, SILENT, Watched
 
 CONDITIONS = {
     "maintenance": {("panel1", "operator_switch"): "maintenance"},

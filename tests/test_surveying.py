@@ -6,8 +6,8 @@ import pytest
 
 from agent.crypto.guards import Seen
 from agent.crypto.kcv import Kcv
+from agent.keys.surveying import PATIENCE, Survey
 from agent.model import Outcome
-from agent.surveying import PATIENCE, Survey
 
 
 def answer(survey: Survey, result: str = "done", now: float = 0.0, **facts: Any) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.config import Config, parse
 from agent.ledger import canonical
-from agent.swapping import LONG, MOST, Difference, difference, links
+from agent.pushing.swapping import LONG, MOST, Difference, difference, links
 
 HEAD = '[terminal]\norg = "coop"\nid = "ATM-0001"\ndata = "data"\n'
 BROKER = '[broker]\nhost = "127.0.0.1"\n'

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from agent import messages
-from agent.byteaccount import DAYS, KEEP_BYTES, ByteAccount, spent
 from agent.config import Config, parse
-from agent.delivery import AGAIN, Delivery
 from agent.errors import ConfigError
-from agent.posting import OVERHEAD, of_kernel, of_tcp_info
+from agent.mqtt.byteaccount import DAYS, KEEP_BYTES, ByteAccount, spent
+from agent.mqtt.delivery import AGAIN, Delivery
+from agent.mqtt.posting import OVERHEAD, of_kernel, of_tcp_info
 from hwsim.subscriber import DEFLATED, opened
 from tests.hostile_broker import HostileBroker, Message, Session, hostile
 from tests.test_docs import validator

@@ -16,9 +16,9 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent import diagnose, uplink
-from agent.brokerlook import look
 from agent.config import Config, Tls
-from agent.connection import Connection
+from agent.mqtt.brokerlook import look
+from agent.mqtt.connection import Connection
 from agent.tls import DAYS_LEFT, Credentials, context, days_left, ends
 from tests.authority import Authority
 from tests.uplinks import SHIPPED, Mosquitto, centre, settings, terminal

@@ -13,14 +13,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent import publishing
-from agent.byteaccount import of_terminal
 from agent.config import Config, parse
 from agent.messages import DeviceState, PointState
 from agent.model import Batch, StoredPoint
-from agent.outbox import Outbox
-from agent.posting import OVERHEAD, Post
-from agent.publishing import Publishing
+from agent.mqtt import publishing
+from agent.mqtt.byteaccount import of_terminal
+from agent.mqtt.outbox import Outbox
+from agent.mqtt.posting import OVERHEAD, Post
+from agent.mqtt.publishing import Publishing
 from agent.store import Reader, Store
 
 MORNING = 20_089 * 86_400_000

@@ -18,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from agent.config import Config, Tls, parse
 from agent.messages import DeviceState
 from agent.model import Batch
-from agent.outbox import Outbox
+from agent.mqtt.outbox import Outbox
 from agent.store import Store
 from agent.tls import context
 from agent.uplink import Uplink

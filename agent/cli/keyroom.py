@@ -286,7 +286,7 @@ def inject(
         from agent.config import single as one_device
         from agent.crypto.injecting import Injector
         from agent.crypto.keyroom import check_value
-        from agent.ports import open_port
+        from agent.lines.ports import open_port
 
         wire = open_port(one_device(kind, port, baud, {})[0])  # before anybody types: is the port there at all?
         try:

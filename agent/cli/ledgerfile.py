@@ -18,8 +18,8 @@ from agent.errors import ControlError, CryptoError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from agent.audit import Audit
     from agent.crypto.ed25519 import PublicKey
+    from agent.evidence.audit import Audit
 
 Facts = Mapping[str, Any]
 
@@ -82,7 +82,7 @@ def key(as_json: Json = False, socket: Socket = None, config: ConfigFile = None)
 
 def check(files: Sequence[Path], keys: Sequence[Path], as_json: bool, *, unsigned: bool = False) -> int:
     """Check exports, oldest first; returns the exit code: 0 good, 1 broken."""
-    from agent.audit import Audit, parted
+    from agent.evidence.audit import Audit, parted
 
     known = {found.id: found for found in map(_key, keys)}
     audits: list[Audit] = []

@@ -12,8 +12,8 @@ from agent.errors import ControlError
 from agent.timepiece import wall_ms
 
 if TYPE_CHECKING:
-    from agent.centre import Centre
-    from agent.fleet import Fleet, Seen
+    from agent.centre.broker import Centre
+    from agent.centre.fleet import Fleet, Seen
 
 TURN = 0.5
 """Seconds between two looks at how much time has passed."""
@@ -40,9 +40,9 @@ def status(
 
     Ends with 1 when something is rolled back, refused, frozen or waits.
     """
-    from agent import centre
+    from agent.centre import broker as centre
+    from agent.centre.fleet import Fleet
     from agent.cli.rolloutviews import UNWELL, table
-    from agent.fleet import Fleet
 
     fleet = Fleet(org)
     with centre.Centre(centre.broker(broker, protocol, ca, certificate, key), fleet) as line:
@@ -66,7 +66,7 @@ def _report(fleet: "Fleet", terminal: str) -> dict[str, Any]:
 
 
 def _facts(name: str, seen: "Seen", now: int) -> dict[str, Any]:
-    from agent.fleet import standing
+    from agent.centre.fleet import standing
     from agent.messages import Reported
 
     said = seen.reported or Reported(at=0, outcome="none", config="")

@@ -11,9 +11,9 @@ from agent.errors import ControlError
 from agent.timepiece import wall_ms
 
 if TYPE_CHECKING:
-    from agent.fleet import Fleet
-    from agent.parcel import Parcel
-    from agent.rollout import Rollout
+    from agent.centre.fleet import Fleet
+    from agent.centre.parcel import Parcel
+    from agent.centre.rollout import Rollout
 
 
 def join(app: typer.Typer) -> None:
@@ -54,10 +54,11 @@ def send(
     A stage begins when everybody of the one before has committed. At the first that rolls back, refuses or stays
     silent it stops, names the terminal and what to do, and ends with 1. The same command goes on where it stopped.
     """
-    from agent import centre, parcel
+    from agent.centre import broker as centre
+    from agent.centre import parcel
+    from agent.centre.fleet import Fleet
     from agent.cli.rolloutviews import view_for
     from agent.cli.sending import Sending, alone, earlier
-    from agent.fleet import Fleet
 
     found = parcel.read(_content(envelope, parcel.LARGEST), wall_ms())
     push = found.push
@@ -84,7 +85,7 @@ def _planned(
     skip_offline: bool,
 ) -> "Rollout":
     """The rollout to do, or to go on with: who came since then is in stages of their own after the earlier ones."""
-    from agent.rollout import Offline, Rollout, staged
+    from agent.centre.rollout import Offline, Rollout, staged
 
     stages, committed = before or ([], [])
     known = {name for stage in stages for name in stage}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-    from agent.rollout import Answer, Place, Rollout
+    from agent.centre.rollout import Answer, Place, Rollout
 
 Facts = Mapping[str, Any]
 

@@ -12,15 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from agent import durable
-from agent.centre import Centre
+from agent.centre.broker import Centre
+from agent.centre.fleet import Fleet
+from agent.centre.parcel import Parcel
+from agent.centre.rollout import Ask, Done, Rollout, Send, Stop, loaded
 from agent.cli import printing
 from agent.cli.rolloutviews import View, failure
+from agent.disk import durable
 from agent.errors import ControlError, UplinkError
-from agent.fleet import Fleet
 from agent.messages import topic
-from agent.parcel import Parcel
-from agent.rollout import Ask, Done, Rollout, Send, Stop, loaded
 from agent.timepiece import wall_ms
 
 FORMAT = "tillwire-rollout/1"

@@ -53,7 +53,7 @@ ZT588_ERRORS = {
 
 
 class Wire(Protocol):
-    """An open serial line; agent.ports opens one."""
+    """An open serial line; agent.lines.ports opens one."""
 
     def read(self) -> bytes: ...
     def write(self, data: bytes) -> None: ...

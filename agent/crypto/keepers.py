@@ -14,8 +14,8 @@ from typing import Protocol
 from Crypto.Hash import SHA256
 from Crypto.Protocol.KDF import HKDF, scrypt
 
-from agent import durable
 from agent.crypto.secret import Secret
+from agent.disk import durable
 from agent.errors import SealRefused
 
 LEVELS = ("file", "credential", "tpm2")

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.accounts import Accounts
 from agent.crypto import keepers
 from agent.crypto.sealing import SecretStore
 from agent.errors import SealRefused
 from agent.ledger import Row
 from agent.model import StoredPoint
-from agent.shelf import REJECTED, Shelf
+from agent.people.accounts import Accounts
+from agent.pushing.shelf import REJECTED, Shelf
 from agent.store import FILE, KEPT, Reader, Store
 from tests.powercut.cuts import Image
 from tests.powercut.disk import Tree

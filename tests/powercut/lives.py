@@ -15,16 +15,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.accounts import Accounts
 from agent.crypto import keepers
 from agent.crypto.sealing import SecretStore
 from agent.crypto.secret import Secret
 from agent.crypto.signing import CONFIGURATION, Accepted, Envelope
 from agent.errors import StoreCorrupt
-from agent.inforce import begin
 from agent.model import Batch, Fault, Note, StoredPoint
+from agent.people.accounts import Accounts
+from agent.pushing.inforce import begin
+from agent.pushing.shelf import Shelf, Step
 from agent.service import Service
-from agent.shelf import Shelf, Step
 from agent.store import Store
 
 DATA = "till/data"

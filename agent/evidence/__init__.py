@@ -1,0 +1,1 @@
+"""What makes a ledger evidence (agent/ledger.py): signatures, exports, and their audit."""

@@ -1,0 +1,1 @@
+"""What becomes of signed pushes (agent/pushes.py) at a terminal: configurations on probation, commands, trust."""
