@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from agent.messages import topic
 from agent.pushing.reports import digest_of
 from hwsim.subscriber import Account
 from tests.pushing import DAY, KEYS, TRUSTED, command, configuration, sealed
-from tests.whole import BIN, Site, site, wait
+from tests.whole import BIN, Site, answers, site, wait
 
 Json = dict[str, Any]
 ORG = "coop"
@@ -210,7 +211,7 @@ class Ground:
         self.site.start("hwsim")
         wait("the broker", self.site.broker_answers)
         self.site.start("subscriber")
-        wait("hwsim", lambda: (self.folder / "control.sock").exists())
+        wait("hwsim", partial(answers, self.folder / "control.sock"))
         self.connect()
 
     def connect(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from hwsim.control import ask
 from hwsim.subscriber import Account, follow
-from tests.whole import BIN, MOSQUITTO, free_port, wait
+from tests.whole import BIN, MOSQUITTO, answers, free_port, wait
 
 DEPLOYED = Path(__file__).parent.parent / "deploy/cooperative"
 ATM = (
@@ -77,7 +77,7 @@ class Cooperative:
         arguments = ("127.0.0.1", self.port, "5", self.account, lambda line: None, self.stop)
         threading.Thread(target=follow, args=arguments, daemon=True).start()
         self.launch("hwsim", str(BIN / "hwsim"), "serve", str(self.folder / "fleet.toml"))
-        wait("hwsim", (self.folder / "control.sock").exists)
+        wait("hwsim", partial(answers, self.folder / "control.sock"))
         for name in ("atm", "pos"):
             self.launch(name, sys.executable, "-m", "agent", "--config", str(self.folder / f"{name}.toml"))
 

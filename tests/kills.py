@@ -15,10 +15,11 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from agent import ledger
-from tests.whole import Site, site, wait
+from tests.whole import Site, answers, site, wait
 
 PANEL = """
 [lines.rs485]
@@ -62,7 +63,7 @@ def toll(folder: Path, kills: int, seed: int) -> Toll:
         wait("the broker", one.broker_answers)
         one.start("subscriber")
         one.start("hwsim")
-        wait("hwsim", lambda: (folder / "control.sock").exists())
+        wait("hwsim", partial(answers, folder / "control.sock"))
         door = threading.Thread(target=_open_and_close, args=(one, end), daemon=True)
         door.start()
         try:

@@ -17,9 +17,11 @@ import signal
 import socket
 import subprocess
 import threading
+import zlib
 from base64 import b64encode, urlsafe_b64encode
 from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -154,6 +156,24 @@ def chunks(where: str, data: bytes) -> Iterator[Piece]:
         yield where, data[at : at + CHUNK + OVERLAP]
 
 
+def carried(where: str, data: bytes) -> Iterator[Piece]:
+    """What a line carried, as it was sent and inflated."""
+    for part in (data, *inflated(data)):
+        yield from chunks(where, part)
+
+
+def inflated(data: bytes) -> Iterator[bytes]:
+    """What was deflated (RFC 1950) anywhere in it: rows that share a message are, and would hide what they tell."""
+    for at in range(len(data) - 1):
+        first, second = data[at], data[at + 1]
+        if first & 0x0F == 8 and first < 0x80 and not second & 0x20 and (first << 8 | second) % 31 == 0:
+            stream = zlib.decompressobj()
+            with suppress(zlib.error):
+                found = stream.decompress(data[at : at + 100_000])
+                if stream.eof:
+                    yield found
+
+
 def memory(pid: int) -> list[Piece]:
     """All that can be read of a process's memory, while it stands still."""
     os.kill(pid, signal.SIGSTOP)
@@ -216,8 +236,8 @@ class Capture:
 
     def pieces(self) -> Iterator[Piece]:
         """What was captured so far."""
-        yield from chunks("traffic sent", bytes(self.sent))
-        yield from chunks("traffic received", bytes(self.received))
+        yield from carried("traffic sent", bytes(self.sent))
+        yield from carried("traffic received", bytes(self.received))
 
     def close(self) -> None:
         """Take no further connection."""

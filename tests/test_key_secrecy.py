@@ -4,9 +4,11 @@ The keys are made anew for this run, so what is found can only have come over th
 pad is another device: its process and its slots file are not looked at.
 """
 
+import json
 import secrets
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.mqtt.posting import LEVEL, REACH
 from tests.keysite import KeySite, block_of, good, keysite
-from tests.scanning import Find, Piece, Search, core, files, forms, memory
+from tests.scanning import Find, Piece, Search, carried, core, files, forms, memory
 from tests.secure import KBPK, xored
 from tests.whole import BIN, wait
 
@@ -143,6 +146,15 @@ def test_a_planted_component_is_found_there(run: Run, place: str) -> None:
     for form in ("raw", "odd raw", "HEX", "hex utf-16-le", "Base64 1"):
         planted = data[:at] + forms(run.secrets["component 1"])[form] + data[at:]
         assert "component 1" in {find.name for find in run.search([(where, planted)])}
+
+
+def test_a_component_in_rows_that_were_deflated_is_found_too() -> None:
+    secret = secrets.token_hex(16)
+    rows = json.dumps(
+        [{"seq": seq, "kind": "ceremony", "kcv": secret if seq == 7 else "0A8245"} for seq in range(9)]
+    )
+    sent = b"\x32\x99\x01" + zlib.compress(rows.encode(), LEVEL, wbits=REACH) + b"\x30"
+    assert {find.name for find in Search({"component": secret}).finds(carried("sent", sent))} == {"component"}
 
 
 @pytest.mark.parametrize("place", ["files", "traffic", "commands", "trace"])

@@ -1,12 +1,13 @@
 """python-escpos checks the simulated printer, on a pty and on TCP."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.strangers import run_peer
-from tests.whole import free_port, site, wait
+from tests.whole import answers, free_port, site, wait
 
 pytestmark = [pytest.mark.peer(".venv-peers")]
 
@@ -27,7 +28,7 @@ def test_python_escpos_reads_the_simulated_printer(tmp_path: Path, line: str) ->
     fleet = 'run_dir = "."\n[terminals.atm1.devices.printer1]\nkind = "printer"\n'
     with site(tmp_path, fleet=fleet + (f"tcp = {port}\n" if line == "tcp" else "")) as terminal:
         terminal.start("hwsim")
-        wait("hwsim", lambda: (tmp_path / "control.sock").exists())
+        wait("hwsim", partial(answers, tmp_path / "control.sock"))
         where = str(port) if line == "tcp" else str(tmp_path / "atm1" / "printer1")
         for settings, online, paper, raw in (
             ({"paper": "full"}, True, 2, ["12", "12", "12", "12"]),

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from agent.model import Fence, Heard, Operation, Reading
 from agent.pushing.inforce import begin
 from agent.service import Service
 from hwsim.subscriber import Account
-from tests.whole import Site, free_port, site, wait
+from tests.whole import Site, answers, free_port, site, wait
 
 pytestmark = pytest.mark.peer("mosquitto")
 
@@ -138,7 +139,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         terminal.start("hwsim")
         wait("the broker", terminal.broker_answers)
         terminal.start("subscriber")
-        wait("hwsim", lambda: (terminal.folder / "control.sock").exists())
+        wait("hwsim", partial(answers, terminal.folder / "control.sock"))
         begun = begin(terminal.configure(OLD, LINE))
         old, service = begun.config, Service(begun)
         thread = threading.Thread(target=service.run)

@@ -3,7 +3,6 @@
 import json
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.link import STABLE
-from tests.whole import Site, site, wait
+from tests.whole import Site, answers, site, wait
 
 pytestmark = [pytest.mark.peer("mosquitto"), pytest.mark.timeout(120)]
 
@@ -28,16 +27,6 @@ def running(tmp_path: Path) -> Iterator[Site]:
         everything_known(terminal)
         wait("first contact", lambda: len(terminal.rows("known")) == 3)
         yield terminal
-
-
-def answers(path: Path) -> bool:
-    """Whether somebody listens: a killed server leaves its socket's file behind."""
-    with socket.socket(socket.AF_UNIX) as line:
-        try:
-            line.connect(str(path))
-        except OSError:
-            return False
-    return True
 
 
 def reads(terminal: Site, paper: str) -> bool:
@@ -169,7 +158,7 @@ def test_mqtt_3_1_1_carries_the_same(tmp_path: Path) -> None:
 def test_everything_accepted_before_the_first_connect_arrives(tmp_path: Path) -> None:
     with site(tmp_path) as terminal:
         terminal.start("hwsim")
-        wait("hwsim", lambda: (tmp_path / "control.sock").exists())
+        wait("hwsim", partial(answers, tmp_path / "control.sock"))
         terminal.start("agent")
         wait("the printer", lambda: terminal.shown("printer1", "paper.receipt") == "full")
         terminal.act(device="printer1", set={"paper": "out"})
@@ -203,7 +192,7 @@ def test_any_part_may_be_killed_in_any_order(tmp_path: Path, seed: int) -> None:
             terminal.start(victim)
             if victim == "hwsim":
                 wait("hwsim", lambda: (tmp_path / "atm1" / "printer1").exists() and terminal.alive("hwsim"))
-                wait("its socket", lambda: answers(tmp_path / "control.sock"))
+                wait("its socket", partial(answers, tmp_path / "control.sock"))
         everything_known(terminal)
         verified = terminal.tillwire("ledger", "verify", "--json")
         assert verified.returncode == 0, verified.stdout + verified.stderr

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,16 @@ def wait(what: str, ready: Callable[[], Any], patience: float = 30.0) -> Any:
             return found
         assert time.monotonic() < end, f"waited {patience} s in vain for {what}"
         time.sleep(0.02)
+
+
+def answers(path: Path) -> bool:
+    """Whether somebody listens: a killed server leaves its socket's file behind."""
+    with socket.socket(socket.AF_UNIX) as line:
+        try:
+            line.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def free_port() -> int:
@@ -114,7 +125,7 @@ class Site:
         wait("the broker", self.broker_answers)
         self.start("subscriber")
         self.start("hwsim")
-        wait("hwsim", lambda: (self.folder / "control.sock").exists())
+        wait("hwsim", partial(answers, self.folder / "control.sock"))
         self.start("agent")
 
     def broker_answers(self) -> bool:
