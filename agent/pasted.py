@@ -50,7 +50,7 @@ def like_a_key(value: object) -> bool:
     these. Words of nothing but decimal digits are dates, times and counters; as a component in unequal groups they
     would need luck: one in 2,000 of 16 digits has no letter, and one in 3 million of 32."""
     plain = _plain(value)
-    if in_a_row(plain):
+    if _IN_A_ROW.search(plain):
         return True
     before, words = "", ""
     for word in _WORD.findall(plain):

@@ -19,6 +19,11 @@ class Repeats:
         """Whether this one is only counted; if not, whoever asks writes its row."""
         return not self._tally.take((("event", event), *fields.items()), time.monotonic())
 
+    def note(self, event: str, **fields: str) -> None:
+        """Write its row, or only count it."""
+        if not self.counts(event, **fields):
+            self._record(event, **fields, count=1)
+
     def tell(self, now: float = inf) -> None:
         """Write what is due; with no time, all that is not told yet."""
         for word, count in self._tally.due(now):

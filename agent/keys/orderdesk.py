@@ -88,8 +88,7 @@ class OrderDesk:
         return all(map(self._keyring.find, row.get("keys", ())))
 
     def _refuse(self, reason: str) -> None:
-        if not self._conducting.repeats.counts("refused", reason=reason):
-            self._conducting.record("refused", reason=reason, count=1)
+        self._conducting.repeats.note("refused", reason=reason)
 
     def applied(self, request: Request, peer: Peer) -> Iterator[Answer]:
         """A key was asked for, or that is taken back. Raises ControlError."""

@@ -94,8 +94,7 @@ class AccountDesk:
             self._record("wrong", name=name, by=peer.name)
             return
         with self._lock:
-            if not self._unknown.counts("wrong", name="withheld", by=peer.name):
-                self._record("wrong", name="withheld", by=peer.name, count=1)
+            self._unknown.note("wrong", name="withheld", by=peer.name)
 
     def _done(self, event: str, name: str, peer: Peer, **more: str) -> dict[str, Any]:
         self._record(event, name=name, by=peer.name, **more)
